@@ -1,0 +1,3 @@
+"""BERT on JAX."""
+
+__version__ = "0.1.0"

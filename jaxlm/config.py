@@ -1,0 +1,264 @@
+"""Every setting of a run. Presets in `configs/` are instances of `Config`; `--section.name VALUE` overrides one.
+
+This module imports nothing heavy, so that a wrong flag is answered at once. `resume` in a field's metadata says what
+happens when a run is resumed with another value: "apply" takes the new value, "refuse" (the default) stops, because
+the run would no longer be the run that was started.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_type_hints
+
+from jaxlm.errors import UserError
+
+TaskName = Literal["classification", "masked_lm"]
+
+
+def _apply(default: Any) -> Any:
+    return field(default=default, metadata={"resume": "apply"})
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    init: str | None = None
+    """Hub name or directory to start from: its shape, tokenizer and weights. Unset: the shape below, at random."""
+    random_init: bool = False
+    """Take only shape and tokenizer of `init`, and start from random weights."""
+    new_head: bool = False
+    """Start a new classifier even where `init` has one (needed where its number of labels differs)."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Compute dtype; auto is bfloat16 on TPU and GPU, float32 on CPU. Parameters are float32 always."""
+    hidden_dropout: float | None = None
+    """Dropout of hidden states; unset: what the model's config says (0.1)."""
+    attention_dropout: float | None = None
+    """Dropout of attention weights; unset: what the model's config says (0.1)."""
+    hidden_size: int = 768
+    """Width, for a model from scratch; so the next five."""
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int | None = None
+    """Width of the feed-forward layer; unset: 4 x hidden_size."""
+    max_position_embeddings: int = 512
+    hidden_act: Literal["gelu", "gelu_new", "relu"] = "gelu"
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    train: str | None = None
+    """A file (csv, tsv, jsonl, parquet, txt; plain, .gz or .xz), `tfds:NAME[:SPLIT]`, `hf:NAME[:SPLIT]` or `docs:...`."""
+    dev: str | None = None
+    """The same for the data that early stopping and the best checkpoint are judged by."""
+    test: str | None = None
+    """The same for the data evaluated once, at the end."""
+    text: str | None = None
+    """Column of the text, by name or position (0, 1, ...). Unset: found by its name, or the only possible one."""
+    text_pair: str | None = None
+    """Column of the second text of a pair, where there is one."""
+    label: str | None = None
+    """Column of the label, by name or position."""
+    header: Literal["auto", "yes", "no"] = "auto"
+    """Whether csv and tsv files start with a line of column names."""
+    bad_rows: Literal["error", "skip"] = "error"
+    """What to do with rows that cannot be read (columns, UTF-8, unknown label, empty text): stop, or skip and count."""
+    max_length: int = 128
+    """Tokens of an example, [CLS] and [SEP] included; longer texts are cut, and counted."""
+    row_length: int | None = None
+    """Tokens of a packed row; unset: the length that wastes least."""
+    tokenizer: str | None = None
+    """Hub name or directory of a tokenizer, for a model from scratch. Unset: one is trained on the training texts."""
+    vocab_size: int = 8192
+    """Size of a WordPiece vocabulary that is trained."""
+    lowercase: bool = True
+    """Whether a tokenizer that is trained lowercases and strips accents."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    epochs: float = 3.0
+    """Passes over the training data."""
+    steps: int | None = None
+    """Optimizer steps; overrides epochs."""
+    batch_size: int = 32
+    """Examples a step, over all devices."""
+    micro_batches: int = 1
+    """Gradient accumulation: parts that a step is computed in, one after the other, to save memory."""
+    label_smoothing: float = 0.0
+    mask_rate: float = 0.15
+    """Masked LM: share of tokens to predict; 80 % become [MASK], 10 % a random token, 10 % stay (BERT, section 3.1)."""
+    eval_every: int | None = _apply(None)
+    """Steps between evaluations on dev; unset: once an epoch."""
+    eval_batch_size: int = _apply(128)
+    patience: int | None = _apply(None)
+    """Stop after this many evaluations on dev without a better result."""
+    checkpoint_every: int = _apply(500)
+    """Steps between checkpoints; evaluations save one too."""
+    log_every: int = _apply(20)
+    """Steps between log lines."""
+
+
+@dataclass(frozen=True)
+class OptimSettings:
+    learning_rate: float = 5e-5
+    """The peak."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """Decay after the warm-up, down to 0."""
+    warmup: float = 0.06
+    """Warm-up: a share of all steps where below 1, a number of steps otherwise."""
+    weight_decay: float = 0.01
+    """Decoupled (AdamW), on kernels and embeddings; biases and LayerNorm are left alone."""
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    clip_norm: float | None = 1.0
+    """Largest global norm of the gradient; None does not clip."""
+
+
+@dataclass(frozen=True)
+class MeshSettings:
+    devices: int | None = _apply(None)
+    """How many devices to use; unset: all."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one training needs: a task, a model, data, and how to train."""
+
+    task: TaskName = "classification"
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    train: TrainSettings = TrainSettings()
+    optim: OptimSettings = OptimSettings()
+
+
+@dataclass(frozen=True)
+class Config(Stage):
+    """A run."""
+
+    workdir: str | None = None
+    """Directory of the run. Unset: runs/NAME-HASH, of the preset's name and the settings. The same command resumes."""
+    seed: int = 0
+    """Seed of everything random: new parameters, order, masks, dropout."""
+    dry_run: bool = False
+    """Walk the whole road once in a scratch directory, and say what the real run would take."""
+    mesh: MeshSettings = MeshSettings()
+    pretrain: Stage | None = None
+    """A training that comes first, into WORKDIR/pretrain; the run starts from its model."""
+    compare_from_scratch: bool = False
+    """After a run with `pretrain`: the same run from random weights, into WORKDIR/from_scratch, and a report of both."""
+
+
+def validate(config: Stage, where: str = "") -> None:
+    """Checks what can be checked without reading data.
+
+    Raises:
+      UserError: a setting is out of range or missing; the message names the flag.
+    """
+    train, optim, data, model = config.train, config.optim, config.data, config.model
+    checks: list[tuple[bool, str, Any, str]] = [
+        (train.batch_size >= 1, "train.batch_size", train.batch_size, "at least 1"),
+        (train.eval_batch_size >= 1, "train.eval_batch_size", train.eval_batch_size, "at least 1"),
+        (train.micro_batches >= 1, "train.micro_batches", train.micro_batches, "at least 1"),
+        (0 < train.epochs < math.inf, "train.epochs", train.epochs, "above 0"),
+        (train.steps is None or train.steps >= 1, "train.steps", train.steps, "at least 1"),
+        (0 <= train.label_smoothing < 1, "train.label_smoothing", train.label_smoothing, "in [0, 1)"),
+        (0 < train.mask_rate < 1, "train.mask_rate", train.mask_rate, "between 0 and 1"),
+        (train.eval_every is None or train.eval_every >= 1, "train.eval_every", train.eval_every, "at least 1"),
+        (train.patience is None or train.patience >= 1, "train.patience", train.patience, "at least 1"),
+        (train.checkpoint_every >= 1, "train.checkpoint_every", train.checkpoint_every, "at least 1"),
+        (train.log_every >= 1, "train.log_every", train.log_every, "at least 1"),
+        (0 < optim.learning_rate < math.inf, "optim.learning_rate", optim.learning_rate, "above 0"),
+        (0 <= optim.warmup < math.inf, "optim.warmup", optim.warmup, "a share below 1, or a number of steps"),
+        (0 <= optim.weight_decay < math.inf, "optim.weight_decay", optim.weight_decay, "at least 0"),
+        (0 <= optim.beta1 < 1, "optim.beta1", optim.beta1, "in [0, 1)"),
+        (0 <= optim.beta2 < 1, "optim.beta2", optim.beta2, "in [0, 1)"),
+        (optim.epsilon > 0, "optim.epsilon", optim.epsilon, "above 0"),
+        (optim.clip_norm is None or optim.clip_norm > 0, "optim.clip_norm", optim.clip_norm, "above 0, or None"),
+        (data.max_length >= 3, "data.max_length", data.max_length, "at least 3 ([CLS], a token, [SEP])"),
+        (data.vocab_size >= 100, "data.vocab_size", data.vocab_size, "at least 100"),
+        (
+            data.row_length is None or data.row_length >= data.max_length,
+            "data.row_length", data.row_length, f"at least data.max_length ({data.max_length})",
+        ),
+        (data.train is not None, "data.train", data.train, "a file, tfds:NAME or hf:NAME"),
+    ]  # fmt: skip
+    if isinstance(config, Config):
+        checks += [
+            (0 <= config.seed < 2**32, "seed", config.seed, "between 0 and 2^32 - 1"),
+            (config.mesh.devices is None or config.mesh.devices >= 1, "mesh.devices", config.mesh.devices, "at least 1"),
+            (
+                not config.compare_from_scratch or config.pretrain is not None,
+                "compare_from_scratch", True, "used together with a pretrain stage",
+            ),
+        ]  # fmt: skip
+    for rate in ("hidden_dropout", "attention_dropout"):
+        value = getattr(model, rate)
+        checks.append((value is None or 0 <= value < 1, f"model.{rate}", value, "in [0, 1)"))
+    for good, name, value, rule in checks:
+        if not good:
+            raise UserError(f"--{where}{name} is {value}; it must be {rule}")
+    if model.random_init and model.init is None:
+        raise UserError(f"--{where}model.random_init takes its shape from --{where}model.init, which is not set")
+    if train.patience is not None and data.dev is None:
+        raise UserError(f"--{where}train.patience needs --{where}data.dev to judge by")
+    if isinstance(config, Config) and config.pretrain is not None:
+        validate(config.pretrain, "pretrain.")
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """A config's settings by dotted name."""
+    flat: dict[str, Any] = {}
+    for item in dataclasses.fields(value):
+        child = getattr(value, item.name)
+        if dataclasses.is_dataclass(child):
+            flat |= flatten(child, f"{prefix}{item.name}.")
+        else:
+            flat[prefix + item.name] = child
+    return flat
+
+
+_NO_PART_OF_THE_RUN = ("workdir", "dry_run")
+
+
+def changes(old: dict[str, Any], new: Config) -> tuple[list[str], list[str]]:
+    """Compares a run's saved settings with those it is resumed with.
+
+    Returns:
+      Descriptions ("train.log_every: 20 -> 50") of the changes that are applied, and of those that are refused.
+    """
+    policy = _resume_policies(new)
+    applied, refused = [], []
+    for name, value in flatten(new).items():
+        if name not in _NO_PART_OF_THE_RUN and old.get(name) != value:
+            line = f"{name}: {old.get(name)} -> {value}"
+            (applied if policy[name] == "apply" else refused).append(line)
+    return applied, refused
+
+
+def _resume_policies(value: Any, prefix: str = "") -> dict[str, str]:
+    policies: dict[str, str] = {}
+    for item in dataclasses.fields(value):
+        child = getattr(value, item.name)
+        if dataclasses.is_dataclass(child):
+            policies |= _resume_policies(child, f"{prefix}{item.name}.")
+        else:
+            policies[prefix + item.name] = item.metadata.get("resume", "refuse")
+    return policies
+
+
+def fingerprint(config: Config) -> str:
+    """Six hex digits of the settings that make the run what it is; resumable changes leave them alone."""
+    policy = _resume_policies(config)
+    identity = {
+        name: value
+        for name, value in flatten(config).items()
+        if policy[name] == "refuse" and name not in _NO_PART_OF_THE_RUN
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
+
+
+def field_types(kind: type) -> dict[str, Any]:
+    """The settings of a config class by name, with their types resolved."""
+    return get_type_hints(kind)

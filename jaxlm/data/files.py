@@ -1,0 +1,150 @@
+"""Rows of local files: csv, tsv, jsonl, parquet and txt, plain or compressed (.gz, .xz)."""
+
+import csv
+import gzip
+import json
+import lzma
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from jaxlm.errors import UserError
+
+FORMATS = (".csv", ".tsv", ".jsonl", ".parquet", ".txt")
+_OPENERS = {".gz": gzip.open, ".xz": lzma.open}
+
+
+class Row(NamedTuple):
+    """One row: its line number (from 1), its values by position or by name, or what is wrong with it."""
+
+    line: int
+    values: list[Any] | dict[str, Any]
+    problem: str | None = None
+
+
+def data_format(path: Path) -> str:
+    """`.csv`, `.tsv`, ... of a path, whatever its compression.
+
+    Raises:
+      UserError: no such format.
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in _OPENERS:
+        suffixes.pop()
+    if not suffixes or suffixes[-1] not in FORMATS:
+        raise UserError(f"{path}: the name should end in one of {', '.join(FORMATS)} (then .gz or .xz if compressed)")
+    return suffixes[-1]
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """Opens a file for reading, decompressing by its name.
+
+    Raises:
+      UserError: there is no such file, or it cannot be opened.
+    """
+    try:
+        opener = _OPENERS.get(path.suffix.lower())
+        return opener(path, "rb") if opener else open(path, "rb")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+
+
+def lines(path: Path) -> Iterator[tuple[int, str | None]]:
+    """Numbered lines without their ends; None for a line that is not UTF-8. A leading byte-order mark is dropped.
+
+    Raises:
+      UserError: the compressed stream is damaged.
+    """
+    number = 0
+    try:
+        with open_bytes(path) as file:
+            for number, raw in enumerate(file, 1):
+                try:
+                    yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                except UnicodeDecodeError:
+                    yield number, None
+    except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
+        raise UserError(f"{path}, after line {number}: the compressed file is damaged ({error})") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of a file; blank lines of csv, tsv and jsonl are no rows. Rows that cannot be read carry a `problem`."""
+    readers = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl, ".parquet": _parquet, ".txt": _txt}
+    return readers[data_format(path)](path)
+
+
+def _txt(path: Path) -> Iterator[Row]:
+    for number, line in lines(path):
+        yield Row(number, [line]) if line is not None else Row(number, [], "not UTF-8")
+
+
+def _tsv(path: Path) -> Iterator[Row]:
+    for number, line in lines(path):
+        if line is None:
+            yield Row(number, [], "not UTF-8")
+        elif line.strip():
+            yield Row(number, line.split("\t"))  # a tsv knows no quotes: GLUE's files hold bare ones
+
+
+def _csv(path: Path) -> Iterator[Row]:
+    consumed: list[int] = []  # physical lines of the record at hand: a quoted field may span several
+    broken: list[int] = []
+
+    def feed() -> Iterator[str]:
+        for number, line in lines(path):
+            if line is None:
+                broken.append(number)
+            else:
+                consumed.append(number)
+                yield line + "\n"
+
+    reader = csv.reader(feed(), strict=True)
+    while True:
+        consumed.clear()
+        try:
+            values = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            yield Row(consumed[0] if consumed else 0, [], f"no csv: {error}")
+            continue
+        finally:
+            yield from (Row(number, [], "not UTF-8") for number in broken)
+            broken.clear()
+        if values and consumed:
+            yield Row(consumed[0], values)
+
+
+def _jsonl(path: Path) -> Iterator[Row]:
+    for number, line in lines(path):
+        if line is None:
+            yield Row(number, [], "not UTF-8")
+        elif line.strip():
+            try:
+                value = json.loads(line)
+            except json.JSONDecodeError as error:
+                yield Row(number, [], f"no JSON: {error}")
+                continue
+            yield Row(number, value) if isinstance(value, dict) else Row(number, [], "no JSON object")
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches():
+                for value in batch.to_pylist():
+                    number += 1
+                    yield Row(number, value)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path}: no parquet file ({str(error).splitlines()[0]})") from None

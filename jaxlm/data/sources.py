@@ -1,0 +1,297 @@
+"""Where examples come from: a setting such as `train.tsv.xz`, `tfds:glue/sst2` or `docs:topics` becomes a `Table`."""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxlm.config import DataSettings
+from jaxlm.data import files
+from jaxlm.data.files import Row
+from jaxlm.errors import UserError
+
+log = logging.getLogger("jaxlm")
+
+_TEXT_NAMES = ("text", "sentence", "text_a", "sentence1", "question1", "premise", "question", "review", "content",
+               "document", "passage", "utterance", "query", "tweet", "comment", "message", "title")  # fmt: skip
+_PAIR_NAMES = ("text_pair", "text_b", "sentence2", "question2", "hypothesis")
+_LABEL_NAMES = ("label", "labels", "class", "category", "target", "intent", "sentiment", "topic", "polarity", "stars")
+_SPLITS = {"train": ("train",), "dev": ("validation", "dev", "valid"), "test": ("test",)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Examples in memory: texts, perhaps second texts and labels, and where each came from."""
+
+    source: str
+    texts: list[str]
+    pairs: list[str] | None
+    labels: list[str] | None
+    places: list[str]  # "line 17", by example
+    label_names: list[str] | None = None  # where the source itself states the classes in order
+    skipped: dict[str, int] = dataclasses.field(default_factory=dict)  # reason -> rows left out
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+def read_table(spec: str, split: str, settings: DataSettings, *, labelled: bool) -> Table:
+    """Reads the data that a setting names.
+
+    Args:
+      spec: a path, `tfds:NAME[:SPLIT]`, `hf:NAME[:SPLIT]` or `docs:topics`.
+      split: "train", "dev" or "test": which part is meant where `spec` does not say.
+      settings: columns, header and what to do with bad rows.
+      labelled: whether a label column is needed.
+
+    Raises:
+      UserError: no such data, no such column, or (unless `settings.bad_rows` is "skip") a row that cannot be read.
+    """
+    scheme, _, name = spec.partition(":")
+    if name and scheme in _SCHEMES:
+        label_names, rows = _SCHEMES[scheme](name, split)
+    elif name and "/" not in scheme and not Path(spec).exists():
+        known = ", ".join(f"{known}:" for known in _SCHEMES)
+        raise UserError(f"{spec}: unknown kind of data {scheme!r}; a path or one of {known} is meant")
+    else:
+        label_names, rows = None, files.read_rows(Path(spec))
+    return _table(spec, rows, label_names, settings, labelled=labelled)
+
+
+def table_of_texts(source: str, texts: Sequence[str | bytes], settings: DataSettings) -> Table:
+    """A table of texts that come from no file; bytes are UTF-8 lines, of which an empty last one does not count.
+
+    Raises:
+      UserError: there are none, or one is empty or not UTF-8 (unless `settings.bad_rows` is "skip").
+    """
+
+    def rows() -> Iterator[Row]:
+        for number, text in enumerate(texts, 1):
+            try:
+                yield Row(number, [text.decode("utf-8").rstrip("\r") if isinstance(text, bytes) else text])
+            except UnicodeDecodeError:
+                yield Row(number, [], "not UTF-8")
+
+    if texts and texts[-1] == b"":
+        texts = texts[:-1]
+    plain = dataclasses.replace(settings, text="0", text_pair=None, label=None, header="no")
+    return _table(source, rows(), None, plain, labelled=False)
+
+
+class _Problems:
+    """Stops at the first bad row, or counts them, as the setting says."""
+
+    def __init__(self, source: str, policy: str):
+        self.source, self.policy = source, policy
+        self.counts: dict[str, int] = {}
+
+    def report(self, line: int, kind: str, detail: str = "") -> None:
+        if self.policy == "error":
+            raise UserError(
+                f"{self.source}, line {line}: {kind}{detail}; correct it, or pass --data.bad_rows skip to leave such rows out"
+            )
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+
+
+def _table(
+    source: str, rows: Iterator[Row], label_names: list[str] | None, settings: DataSettings, *, labelled: bool
+) -> Table:
+    problems = _Problems(source, settings.bad_rows)
+    good: list[Row] = []
+    width = None
+    for row in rows:
+        if row.problem:
+            problems.report(row.line, row.problem)
+        elif isinstance(row.values, list) and len(row.values) != (width := width or len(row.values)):
+            problems.report(row.line, "wrong number of columns", f" ({len(row.values)} instead of {width})")
+        else:
+            good.append(row)
+    if not good:
+        raise UserError(f"{source}: no rows" if not problems.counts else f"{source}: no row could be read")
+    named = isinstance(good[0].values, dict)
+    names: list[str | int] = list(good[0].values) if named else list(range(width or 0))
+    header = None
+    if not named and width != 1 and _has_header(good, settings):
+        header = [str(value).strip() for value in good.pop(0).values]
+        if not good:
+            raise UserError(f"{source}: a header line and no rows")
+    columns = _Columns(source, names, header, settings)
+    text = columns.find("text", settings.text, _TEXT_NAMES)
+    pair = columns.find("text_pair", settings.text_pair, _PAIR_NAMES)
+    label = columns.find("label", settings.label, _LABEL_NAMES) if labelled else None
+    if labelled and label is None and text is None and header is None and not named and width == 2:
+        text, label = _tell_apart(good)
+    if labelled and label is None:
+        raise UserError(f"{source}: which column is the label? {columns.offer('label')}")
+    if text is None:
+        rest = [name for name in names if name not in (label, pair)]
+        if len(rest) != 1:
+            raise UserError(f"{source}: which column is the text? {columns.offer('text')}")
+        text = rest[0]
+    table = Table(source, [], [] if pair is not None else None, [] if labelled else None, [], label_names, problems.counts)
+    _fill(table, good, text, pair, label, problems)
+    if not len(table):
+        raise UserError(f"{source}: no usable row ({problems.counts})")
+    if problems.counts:
+        listing = ", ".join(f"{count} {kind}" for kind, count in problems.counts.items())
+        log.warning("%s: rows left out: %s", source, listing)
+    return table
+
+
+def _fill(table: Table, rows: Iterable[Row], text: Any, pair: Any, label: Any, problems: _Problems) -> None:
+    for line, values, _ in rows:
+        try:
+            cells = [None if column is None else values[column] for column in (text, pair, label)]
+        except KeyError as error:
+            problems.report(line, "a column is missing", f" ({error.args[0]})")
+            continue
+        if bad := next((cell for cell in cells[:2] if cell is not None and not isinstance(cell, str)), None):
+            problems.report(line, "text that is no string", f" ({bad!r})")
+            continue
+        strings = ["" if cell is None else str(cell).strip() for cell in cells]
+        if not strings[0] or (pair is not None and not strings[1]):
+            problems.report(line, "empty text")
+            continue
+        if table.labels is not None:
+            if cells[2] is None or not strings[2]:
+                problems.report(line, "no label")
+                continue
+            table.labels.append(_integer_if_whole(cells[2], strings[2]))
+        table.texts.append(strings[0])
+        table.places.append(f"line {line}")
+        if table.pairs is not None:
+            table.pairs.append(strings[1])
+
+
+def _integer_if_whole(cell: Any, string: str) -> str:
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else string
+
+
+def _has_header(rows: Sequence[Row], settings: DataSettings) -> bool:
+    if settings.header != "auto":
+        return settings.header == "yes"
+    first = {str(value).strip().lower() for value in rows[0].values}
+    asked = {name.lower() for name in (settings.text, settings.text_pair, settings.label) if name and not name.isdigit()}
+    return bool(asked & first) or bool(first & set(_LABEL_NAMES) or (first & {"sentence", "text", "text_a", "index"}))
+
+
+def _tell_apart(rows: Sequence[Row]) -> tuple[int, int]:
+    """(text, label) of a file of two unnamed columns: the label's values are shorter and repeat."""
+    sample = rows[:1000]
+    distinct = [len({row.values[column] for row in sample}) for column in (0, 1)]
+    size = [sum(len(row.values[column]) for row in sample) for column in (0, 1)]
+    label = 0 if (distinct[0], size[0]) < (distinct[1], size[1]) else 1
+    return 1 - label, label
+
+
+class _Columns:
+    """Finds a column by a setting (name or position) or by the names that data sets commonly give it."""
+
+    def __init__(self, source: str, names: list[str | int], header: list[str] | None, settings: DataSettings):
+        self.source = source
+        self.by_name = {str(name): column for name, column in zip(header or names, names, strict=True)}
+        self.columns = names
+
+    def find(self, setting: str, asked: str | None, usual: Sequence[str]) -> str | int | None:
+        if asked is not None:
+            if asked in self.by_name:
+                return self.by_name[asked]
+            if asked.isdigit() and int(asked) < len(self.columns):
+                return self.columns[int(asked)]
+            raise UserError(f"{self.source}: --data.{setting} {asked}: no such column. {self.offer(setting)}")
+        lowered = {name.lower(): column for name, column in self.by_name.items()}
+        return next((lowered[name] for name in usual if name in lowered), None)
+
+    def offer(self, setting: str) -> str:
+        names = ", ".join(self.by_name)
+        return f"Columns: {names} - choose with --data.{setting} NAME (or a position from 0)"
+
+
+def _tfds(name: str, split: str) -> tuple[list[str] | None, Iterator[Row]]:
+    """A tensorflow-datasets text set by random access, without TensorFlow."""
+    try:
+        import tensorflow_datasets as tfds
+        import tensorflow_datasets.text  # noqa: F401 - registers glue and the other text sets
+    except ImportError as error:
+        raise UserError(f"tfds:{name} needs the package tensorflow-datasets ({error})") from None
+    dataset, _, asked = name.partition(":")
+    try:
+        builder = tfds.builder(dataset, file_format="array_record")
+        builder.download_and_prepare()
+        source = builder.as_data_source(split=_split(f"tfds:{dataset}", asked, split, list(builder.info.splits)))
+    except UserError:
+        raise
+    except Exception as error:  # tfds raises many kinds, from a misspelt name to a host that cannot be reached
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"tfds:{name}: {reason}") from None
+    classes = {key: feature.names for key, feature in builder.info.features.items() if hasattr(feature, "names")}
+
+    def decode(key: str, value: Any) -> Any:
+        if key in classes:
+            return classes[key][int(value)] if int(value) >= 0 else None  # GLUE's test labels are -1: withheld
+        if isinstance(value, bytes):
+            return value.decode("utf-8")
+        return value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+
+    def rows() -> Iterator[Row]:
+        for index in range(len(source)):
+            yield Row(index + 1, {key: decode(key, value) for key, value in source[index].items()})
+
+    return next(iter(classes.values()), None), rows()
+
+
+def _hf(name: str, split: str) -> tuple[list[str] | None, Iterator[Row]]:
+    try:
+        import datasets
+    except ImportError:
+        raise UserError(f"hf:{name} needs the package datasets: pip install datasets") from None
+    dataset, _, asked = name.partition(":")
+    path, _, subset = dataset.partition("/") if dataset.count("/") == 1 and dataset.startswith("glue/") else (dataset, "", "")
+    try:
+        available = datasets.get_dataset_split_names(path, subset or None)
+        loaded = datasets.load_dataset(path, subset or None, split=_split(f"hf:{dataset}", asked, split, available))
+    except UserError:
+        raise
+    except Exception as error:  # the hub client's many kinds
+        raise UserError(f"hf:{name}: {str(error).strip().splitlines()[0]}") from None
+    classes = {key: feature.names for key, feature in loaded.features.items() if hasattr(feature, "names")}
+
+    def decode(key: str, value: Any) -> Any:
+        return value if key not in classes else classes[key][value] if value >= 0 else None
+
+    rows = (Row(i, {k: decode(k, v) for k, v in row.items()}) for i, row in enumerate(loaded, 1))
+    return next(iter(classes.values()), None), rows
+
+
+def _split(source: str, asked: str, split: str, available: list[str]) -> str:
+    if asked:
+        if asked.split("[")[0] not in available:
+            raise UserError(f"{source} has no split {asked!r}; it has {', '.join(available)}")
+        return asked
+    for name in _SPLITS[split]:
+        if name in available:
+            return name
+    raise UserError(f"{source} has no {split} split; it has {', '.join(available)}: say which, as in {source}:NAME")
+
+
+def _docs(name: str, split: str) -> tuple[list[str] | None, Iterator[Row]]:
+    """The documentation that the installation carries; `topics` is labelled, `text` is not."""
+    from jaxlm.data import installed_docs
+
+    kind, _, asked = name.partition(":")
+    if kind == "topics":
+        passages = installed_docs.topic_passages(asked or split)
+        rows = (Row(i, {"text": text, "label": label}) for i, (text, label, _) in enumerate(passages, 1))
+    elif kind == "text":
+        rows = (Row(i, {"text": text}) for i, text in enumerate(installed_docs.pretraining_texts(asked or split), 1))
+    else:
+        raise UserError(f"docs:{name}: there are docs:topics and docs:text")
+    return None, rows
+
+
+_SCHEMES: dict[str, Callable[[str, str], tuple[list[str] | None, Iterator[Row]]]] = {
+    "tfds": _tfds,
+    "hf": _hf,
+    "docs": _docs,
+}

@@ -1,0 +1,157 @@
+"""Text to token ids, by the Rust `tokenizers` library and nothing slower; the files are Hugging Face's."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tokenizers
+from tokenizers import normalizers, pre_tokenizers, processors
+
+from jaxlm.errors import UserError
+from jaxlm.models.hub import write_atomically
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+class Encoded(NamedTuple):
+    """Texts as token ids, one after the other; text `i` is `input_ids[offsets[i]:offsets[i + 1]]`."""
+
+    input_ids: np.ndarray  # [tokens] int32
+    token_type_ids: np.ndarray  # [tokens] int8
+    offsets: np.ndarray  # [texts + 1] int64
+    truncated: int  # texts that were cut
+
+
+class TextTokenizer:
+    """A WordPiece tokenizer. Padding or truncation that its file carries is taken off: both are the data's business."""
+
+    def __init__(self, backend: tokenizers.Tokenizer, settings: dict):
+        backend.no_padding()
+        backend.no_truncation()
+        self._backend = backend
+        self._settings = settings
+        ids = {token: backend.token_to_id(settings.get(name, default)) for name, default, token in (
+            ("pad_token", "[PAD]", "pad"), ("unk_token", "[UNK]", "unk"), ("cls_token", "[CLS]", "cls"),
+            ("sep_token", "[SEP]", "sep"), ("mask_token", "[MASK]", "mask"))}  # fmt: skip
+        missing = [name for name, number in ids.items() if number is None]
+        if missing:
+            raise UserError(f"the tokenizer has no {', '.join(missing)} token; a BERT vocabulary has all of [PAD] [UNK] "
+                            "[CLS] [SEP] [MASK]")  # fmt: skip
+        self.special_ids: dict[str, int] = ids
+
+    @property
+    def vocab_size(self) -> int:
+        return self._backend.get_vocab_size()
+
+    @classmethod
+    def load(cls, directory: Path) -> "TextTokenizer":
+        """Reads `tokenizer.json`, or makes it of `vocab.txt` and `tokenizer_config.json` as transformers does.
+
+        Raises:
+          UserError: neither file is there, or one is damaged.
+        """
+        directory = Path(directory)
+        try:
+            config_file = directory / "tokenizer_config.json"
+            settings = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
+            settings = {key: value["content"] if isinstance(value, dict) and "content" in value else value
+                        for key, value in settings.items()}  # fmt: skip
+            if (directory / "tokenizer.json").is_file():
+                return cls(tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json")), settings)
+            if (directory / "vocab.txt").is_file():
+                lines = (directory / "vocab.txt").read_text(encoding="utf-8").split("\n")
+                vocab = {token.rstrip("\r"): number for number, token in enumerate(lines) if token.rstrip("\r")}
+                return cls(_bert_backend(vocab, settings), settings)
+        except (OSError, ValueError, UnicodeDecodeError) as error:
+            raise UserError(f"the tokenizer in {directory} cannot be read: {error}") from None
+        except Exception as error:  # the Rust library raises plain Exception for a damaged tokenizer.json
+            if type(error) is not Exception:
+                raise
+            raise UserError(f"{directory / 'tokenizer.json'} is damaged: {error}") from None
+        raise UserError(f"{directory} holds no tokenizer (tokenizer.json or vocab.txt)")
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int, lowercase: bool) -> "TextTokenizer":
+        """Learns a WordPiece vocabulary of at most `vocab_size` tokens from `texts`."""
+        settings = {"do_lower_case": lowercase}
+        backend = _bert_backend({token: number for number, token in enumerate(SPECIAL_TOKENS)}, settings)
+        trainer = tokenizers.trainers.WordPieceTrainer(
+            vocab_size=vocab_size, min_frequency=2, special_tokens=list(SPECIAL_TOKENS), show_progress=False
+        )
+        backend.train_from_iterator(texts, trainer)
+        backend.post_processor = _post_processor(backend)
+        return cls(backend, settings)
+
+    @property
+    def max_length(self) -> int | None:
+        """The longest input that the tokenizer's files state, in tokens."""
+        stated = self._settings.get("model_max_length")
+        return stated if isinstance(stated, int) and stated < 10**6 else None
+
+    def save(self, directory: Path, max_length: int) -> None:
+        """Writes tokenizer.json, tokenizer_config.json and vocab.txt, which `AutoTokenizer` opens.
+
+        `max_length` is where users of the directory cut a text, unless they say otherwise.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        vocab = sorted(self._backend.get_vocab().items(), key=lambda item: item[1])
+        settings = {
+            "do_lower_case": self._settings.get("do_lower_case", True),
+            "strip_accents": self._settings.get("strip_accents"),
+            "tokenize_chinese_chars": self._settings.get("tokenize_chinese_chars", True),
+            "model_max_length": max_length,
+            "tokenizer_class": "BertTokenizer",
+        } | {f"{name}_token": self._backend.id_to_token(number) for name, number in self.special_ids.items()}
+        write_atomically(directory / "tokenizer.json", self._backend.to_str())
+        write_atomically(directory / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")
+        write_atomically(directory / "vocab.txt", "".join(f"{token}\n" for token, _ in vocab))
+
+    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None, max_length: int = 512) -> Encoded:
+        """Encodes texts (or pairs) with [CLS] and [SEP], on all cores; pairs lose tokens from the longer one first."""
+        self._backend.enable_truncation(max_length, strategy="longest_first")
+        try:
+            inputs = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
+            encodings = self._backend.encode_batch_fast(inputs)
+        finally:
+            self._backend.no_truncation()
+        offsets = np.zeros(len(encodings) + 1, np.int64)
+        np.cumsum([len(encoding.ids) for encoding in encodings], out=offsets[1:])
+        ids = np.empty(offsets[-1], np.int32)
+        types = np.zeros(offsets[-1], np.int8)
+        for encoding, start, stop in zip(encodings, offsets, offsets[1:], strict=False):
+            ids[start:stop] = encoding.ids
+            if pairs is not None:
+                types[start:stop] = encoding.type_ids
+        return Encoded(ids, types, offsets, sum(bool(encoding.overflowing) for encoding in encodings))
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids without special tokens and without a limit of length."""
+        return [encoding.ids for encoding in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+
+def _bert_backend(vocab: dict[str, int], settings: dict) -> tokenizers.Tokenizer:
+    """BERT's tokenizer (google-research/bert tokenization.py) over a vocabulary."""
+    backend = tokenizers.Tokenizer(
+        tokenizers.models.WordPiece(vocab, unk_token=settings.get("unk_token", "[UNK]"), max_input_chars_per_word=100)
+    )
+    backend.normalizer = normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+        strip_accents=settings.get("strip_accents"),
+        lowercase=settings.get("do_lower_case", True),
+    )
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = tokenizers.decoders.WordPiece(prefix="##")
+    special = [settings.get(f"{name}_token", f"[{name.upper()}]") for name in ("pad", "unk", "cls", "sep", "mask")]
+    backend.add_special_tokens([token for token in special if token in vocab])
+    backend.post_processor = _post_processor(backend)
+    return backend
+
+
+def _post_processor(backend: tokenizers.Tokenizer) -> processors.BertProcessing:
+    sep, cls = backend.token_to_id("[SEP]"), backend.token_to_id("[CLS]")
+    if sep is None or cls is None:
+        raise UserError("the vocabulary has no [CLS] or no [SEP]")
+    return processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))

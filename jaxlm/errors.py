@@ -1,0 +1,9 @@
+"""What the person at the terminal can put right. (`jaxlm.models.CheckpointError` is another such.)"""
+
+
+class UserError(Exception):
+    """Wrong input: the message says what, where, and what would be right. The command line exits with code 2."""
+
+
+class NonFiniteLoss(Exception):
+    """Training met a loss that is infinite or not a number; the message names step and examples. Exit code 1."""

@@ -1,0 +1,258 @@
+"""The BERT encoder (Devlin et al. 2019, https://arxiv.org/abs/1810.04805) in Flax NNX.
+
+Parameters are float32; `dtype` is what the matrix products compute in. Softmax and LayerNorm are float32 always.
+Every module is a pure function of its arguments: dropout happens where a dropout site is passed, and only there.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxlm.models.attention import attend, segment_mask
+from jaxlm.models.config import BertConfig
+from jaxlm.models.dropout import DropoutSite, DropoutSites, dropout_tokens
+from jaxlm.models.hub import PretrainedModel
+
+ACTIVATION_FUNCTIONS = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
+    "relu": jax.nn.relu,
+}
+
+
+class Linear(nnx.Module):
+    """`x @ kernel + bias`, kernel `[inputs, outputs]` drawn from a normal of the config's `initializer_range`."""
+
+    def __init__(self, inputs: int, outputs: int, config: BertConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(jax.random.normal(rngs.params(), (inputs, outputs)) * config.initializer_range)
+        self.bias = nnx.Param(jnp.zeros(outputs))
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x.astype(self.dtype) @ self.kernel[...].astype(self.dtype) + self.bias[...].astype(self.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """Layer normalisation over the last axis (Ba et al. 2016), in float32, returned in `dtype`."""
+
+    def __init__(self, config: BertConfig, dtype: jnp.dtype):
+        self.scale = nnx.Param(jnp.ones(config.hidden_size))
+        self.bias = nnx.Param(jnp.zeros(config.hidden_size))
+        self.eps = config.layer_norm_eps
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x.astype(jnp.float32)
+        centred = x - x.mean(-1, keepdims=True)
+        variance = jnp.square(centred).mean(-1, keepdims=True)
+        normed = centred * jax.lax.rsqrt(variance + self.eps) * self.scale[...] + self.bias[...]
+        return normed.astype(self.dtype)
+
+
+class Embeddings(nnx.Module):
+    """Word + position + token-type embeddings, normalised."""
+
+    def __init__(self, config: BertConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
+        def table(size: int) -> nnx.Param:
+            return nnx.Param(jax.random.normal(rngs.params(), (size, config.hidden_size)) * config.initializer_range)
+
+        self.word = table(config.vocab_size)
+        self.position = table(config.max_position_embeddings)
+        self.token_type = table(config.type_vocab_size)
+        self.norm = LayerNorm(config, dtype)
+        self.rate = config.hidden_dropout_prob
+
+    def __call__(
+        self, input_ids: jax.Array, token_type_ids: jax.Array, positions: jax.Array, site: DropoutSite | None
+    ) -> jax.Array:
+        # A table of one or two rows is read by a product: the gradient of indexing would scatter every token into them.
+        types = self.token_type[...]
+        type_vectors = jax.nn.one_hot(token_type_ids, types.shape[0], dtype=types.dtype) @ types
+        x = self.word[...][input_ids] + self.position[...][positions] + type_vectors
+        return dropout_tokens(self.norm(x), self.rate, site)
+
+
+class SelfAttention(nnx.Module):
+    """Multi-head attention, its output projection, and the residual connection's LayerNorm.
+
+    Query, key and value are one product: `qkv_kernel [hidden, 3, heads, head_dim]`.
+    """
+
+    def __init__(self, config: BertConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
+        shape = (3, config.num_attention_heads, config.head_dim)
+        kernel = jax.random.normal(rngs.params(), (config.hidden_size, *shape)) * config.initializer_range
+        self.qkv_kernel = nnx.Param(kernel)
+        self.qkv_bias = nnx.Param(jnp.zeros(shape))
+        self.output = Linear(config.hidden_size, config.hidden_size, config, dtype, rngs)
+        self.norm = LayerNorm(config, dtype)
+        self.attention_rate = config.attention_probs_dropout_prob
+        self.hidden_rate = config.hidden_dropout_prob
+        self.dtype = dtype
+
+    def __call__(
+        self, x: jax.Array, mask: jax.Array, weights_site: DropoutSite | None, output_site: DropoutSite | None
+    ) -> jax.Array:
+        rows, length, hidden = x.shape
+        kernel, bias = self.qkv_kernel[...].astype(self.dtype), self.qkv_bias[...].astype(self.dtype)
+        qkv = (x @ kernel.reshape(hidden, -1) + bias.reshape(-1)).reshape(rows, length, *bias.shape)
+        mixed = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], mask, self.attention_rate, weights_site)
+        y = self.output(mixed.reshape(rows, length, hidden))
+        return self.norm(x + dropout_tokens(y, self.hidden_rate, output_site))
+
+
+class FeedForward(nnx.Module):
+    """The two-layer perceptron of a Transformer block, with its residual connection's LayerNorm."""
+
+    def __init__(self, config: BertConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.up = Linear(config.hidden_size, config.intermediate_size, config, dtype, rngs)
+        self.down = Linear(config.intermediate_size, config.hidden_size, config, dtype, rngs)
+        self.norm = LayerNorm(config, dtype)
+        self.activation = config.hidden_act
+        self.rate = config.hidden_dropout_prob
+
+    def __call__(self, x: jax.Array, site: DropoutSite | None) -> jax.Array:
+        y = self.down(ACTIVATION_FUNCTIONS[self.activation](self.up(x)))
+        return self.norm(x + dropout_tokens(y, self.rate, site))
+
+
+class Layer(nnx.Module):
+    """One Transformer block, post-norm as in the paper."""
+
+    def __init__(self, config: BertConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.attention = SelfAttention(config, dtype, rngs)
+        self.feed_forward = FeedForward(config, dtype, rngs)
+
+    def __call__(self, x: jax.Array, mask: jax.Array, sites: DropoutSites | None, number: int) -> jax.Array:
+        weights, attended, fed = [sites and sites.site(number, site) for site in range(3)]
+        return self.feed_forward(self.attention(x, mask, weights, attended), fed)
+
+
+class BertOutput(NamedTuple):
+    last_hidden_state: jax.Array  # [rows, length, hidden]
+    pooler_output: jax.Array | None  # [rows, hidden], or [rows, n, hidden] where n pool positions a row were given
+
+
+class Inputs(NamedTuple):
+    """What a packed or a plain batch has in common once the defaults are filled in; all `[rows, length]`."""
+
+    input_ids: jax.Array
+    segment_ids: jax.Array
+    positions: jax.Array
+    token_type_ids: jax.Array
+    sites: DropoutSites | None
+
+    @classmethod
+    def fill(
+        cls,
+        config: BertConfig,
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None,
+        token_type_ids: jax.Array | None,
+        position_ids: jax.Array | None,
+        segment_ids: jax.Array | None,
+        example_ids: jax.Array | None,
+        dropout_key: jax.Array | None,
+    ) -> "Inputs":
+        input_ids = jnp.asarray(input_ids)
+        if input_ids.ndim != 2:
+            raise ValueError(f"input_ids has shape {input_ids.shape}; [rows, length] is meant")
+        if segment_ids is not None and attention_mask is not None:
+            raise ValueError("pass segment_ids (packed rows) or attention_mask (one example a row), not both")
+        rows, length = input_ids.shape
+        packed = segment_ids is not None
+        if packed and position_ids is None:
+            raise ValueError("packed rows need position_ids, which start again at 0 in each example")
+        if packed and example_ids is None and dropout_key is not None:
+            raise ValueError("packed rows with dropout need example_ids: they key each example's dropout mask")
+        if segment_ids is None:
+            segment_ids = jnp.ones_like(input_ids) if attention_mask is None else jnp.asarray(attention_mask)
+        if position_ids is None:
+            if length > config.max_position_embeddings:
+                raise ValueError(
+                    f"{length} tokens a row, and the model has {config.max_position_embeddings} position embeddings"
+                )
+            position_ids = jnp.arange(length)[None]
+        if example_ids is None:
+            example_ids = jnp.arange(rows)[:, None]
+        if token_type_ids is None:
+            token_type_ids = jnp.zeros_like(input_ids)
+        positions = jnp.broadcast_to(jnp.asarray(position_ids), (rows, length))
+        examples = jnp.broadcast_to(jnp.asarray(example_ids), (rows, length))
+        sites = None
+        if dropout_key is not None:
+            sites = DropoutSites.create(dropout_key, config.num_hidden_layers, examples, positions)
+        return cls(input_ids, segment_ids.astype(jnp.int32), positions, jnp.asarray(token_type_ids), sites)
+
+
+class BertModel(PretrainedModel):
+    """The encoder and the pooler: tokens in, one vector a token and one vector an example out.
+
+    Args:
+      config: the shape.
+      dtype: compute dtype of the matrix products; parameters are float32 whatever it is.
+      with_pooler: False leaves the pooler out; `pooler_output` is then None.
+      rngs: a stream of keys for the initial parameters, e.g. `nnx.Rngs(0)`.
+    """
+
+    _prefix = "bert."
+
+    def __init__(self, config: BertConfig, *, with_pooler: bool = True, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
+        self.config = config
+        self.embeddings = Embeddings(config, dtype, rngs)
+        self.layers = nnx.List([Layer(config, dtype, rngs) for _ in range(config.num_hidden_layers)])
+        self.pooler = Linear(config.hidden_size, config.hidden_size, config, dtype, rngs) if with_pooler else None
+
+    def encode(self, inputs: Inputs) -> jax.Array:
+        """The encoder without the pooler: `[rows, length, hidden]`."""
+        last = self.config.num_hidden_layers
+        sites = inputs.sites
+        x = self.embeddings(inputs.input_ids, inputs.token_type_ids, inputs.positions, sites and sites.site(last, 0))
+        mask = segment_mask(inputs.segment_ids)
+        for number, layer in enumerate(self.layers):
+            x = layer(x, mask, sites, number)
+        return x
+
+    def pool(self, hidden: jax.Array, pool_positions: jax.Array | None) -> jax.Array:
+        """tanh of a linear map of each example's first token, which lies at `pool_positions [rows, n]` of its row."""
+        if pool_positions is None:
+            first = hidden[:, 0]
+        else:
+            first = jnp.take_along_axis(hidden, pool_positions[..., None], axis=1)
+        if self.pooler is None:
+            raise ValueError("this model was made without a pooler")
+        return jnp.tanh(self.pooler(first))
+
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None = None,
+        token_type_ids: jax.Array | None = None,
+        position_ids: jax.Array | None = None,
+        segment_ids: jax.Array | None = None,
+        *,
+        pool_positions: jax.Array | None = None,
+        example_ids: jax.Array | None = None,
+        dropout_key: jax.Array | None = None,
+    ) -> BertOutput:
+        """Encodes a batch; all arrays are integers of shape `[rows, length]`.
+
+        Args:
+          input_ids: token ids.
+          attention_mask: 1 for tokens, 0 for padding; the simple form, one example a row.
+          token_type_ids: 0 for the first text of a pair, 1 for the second. Default 0.
+          position_ids: default 0, 1, 2, ...; in packed rows they restart in each example and must be given.
+          segment_ids: the packed form: 0 for padding, 1, 2, ... for the examples of a row.
+          pool_positions: `[rows, n]` where the pooler finds the first token of each of `n` examples of a row.
+          example_ids: which example a token belongs to, for dropout that does not depend on packing.
+          dropout_key: a typed key (`jax.random.key(0)`), new for each step; None computes without dropout.
+
+        Raises:
+          ValueError: the packed and the simple form are mixed, the packed form lacks an array, or the rows of the
+            simple form are longer than the model has positions.
+        """
+        inputs = Inputs.fill(self.config, input_ids, attention_mask, token_type_ids,
+                             position_ids, segment_ids, example_ids, dropout_key)  # fmt: skip
+        hidden = self.encode(inputs)
+        return BertOutput(hidden, None if self.pooler is None else self.pool(hidden, pool_positions))

@@ -1,0 +1,110 @@
+"""The shape of a BERT, as Hugging Face's `config.json` states it."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+ACTIVATIONS = ("gelu", "gelu_new", "relu")
+
+
+class CheckpointError(ValueError):
+    """A model directory that cannot be read; the message names the file or tensor and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BertConfig:
+    """Field names and defaults are those of `transformers.BertConfig` (bert-base-uncased).
+
+    Raises `CheckpointError` on construction when the values do not describe a BERT that this package computes.
+    """
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"  # one of ACTIVATIONS: exact (erf), tanh approximation, rectifier
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    classifier_dropout: float | None = None  # None: hidden_dropout_prob
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int = 0
+    id2label: dict[int, str] = dataclasses.field(  # not hashed: a model's GraphDef holds its config, and jax.jit hashes it
+        default_factory=lambda: {0: "LABEL_0", 1: "LABEL_1"}, hash=False
+    )
+    problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
+
+    def __post_init__(self):
+        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+                     "max_position_embeddings", "type_vocab_size"):  # fmt: skip
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise CheckpointError(f"{name} is {value!r}; it must be a whole number of at least 1")
+        if self.hidden_size % self.num_attention_heads:
+            raise CheckpointError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+            )
+        if self.hidden_act not in ACTIVATIONS:
+            raise CheckpointError(f"hidden_act {self.hidden_act!r} is not one of {', '.join(ACTIVATIONS)}")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            rate = getattr(self, name)
+            if rate is not None and not 0 <= rate < 1:
+                raise CheckpointError(f"{name} is {rate!r}; a dropout rate lies in [0, 1)")
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def num_labels(self) -> int:
+        return len(self.id2label)
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> "BertConfig":
+        """Reads a Hugging Face `config.json`.
+
+        Raises:
+          CheckpointError: the file is missing, is not JSON, or describes something other than a BERT encoder.
+        """
+        path = Path(path)
+        try:
+            raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise CheckpointError(f"{path.parent} is no model directory: it has no config.json") from None
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise CheckpointError(f"{path} is not JSON: {error}") from None
+        if not isinstance(raw, dict):
+            raise CheckpointError(f"{path} holds no JSON object")
+        if raw.get("model_type", "bert") != "bert":
+            raise CheckpointError(f"{path}: model_type is {raw['model_type']!r}; jaxlm reads 'bert'")
+        unsupported = {
+            "position_embedding_type": ("absolute", None),
+            "is_decoder": (False, None),
+            "add_cross_attention": (False, None),
+            "tie_word_embeddings": (True, None),
+        }
+        for name, allowed in unsupported.items():
+            if raw.get(name) not in allowed:
+                raise CheckpointError(f"{path}: {name} is {raw[name]!r}; jaxlm computes {allowed[0]!r} only")
+        known = {field.name for field in dataclasses.fields(cls)}
+        values = {name: value for name, value in raw.items() if name in known and name != "id2label"}
+        try:
+            if raw.get("id2label"):
+                values["id2label"] = {int(index): name for index, name in raw["id2label"].items()}
+            elif isinstance(raw.get("num_labels"), int):
+                values["id2label"] = {index: f"LABEL_{index}" for index in range(raw["num_labels"])}
+            return cls(**values)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{path}: {error}") from None
+
+    def to_json(self, architecture: str) -> str:
+        """The text of a `config.json` that `transformers` opens as `architecture` (a class name)."""
+        values = dataclasses.asdict(self)
+        values["id2label"] = {str(index): name for index, name in self.id2label.items()}
+        values["label2id"] = {name: index for index, name in self.id2label.items()}
+        values |= {"model_type": "bert", "architectures": [architecture], "position_embedding_type": "absolute"}
+        return json.dumps(values, indent=2, ensure_ascii=False, sort_keys=True) + "\n"

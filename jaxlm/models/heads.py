@@ -1,0 +1,141 @@
+"""Output heads: what a BERT is trained and used for."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxlm.models.bert import ACTIVATION_FUNCTIONS, BertModel, Inputs, LayerNorm, Linear
+from jaxlm.models.config import BertConfig
+from jaxlm.models.dropout import dropout_tokens
+from jaxlm.models.hub import PretrainedModel
+
+
+class MlmHead(nnx.Module):
+    """Predicts tokens: a transform, then the word embeddings themselves as the decoder (tied), plus a bias."""
+
+    def __init__(self, config: BertConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.transform = Linear(config.hidden_size, config.hidden_size, config, dtype, rngs)
+        self.norm = LayerNorm(config, dtype)
+        self.bias = nnx.Param(jnp.zeros(config.vocab_size))
+        self.activation = config.hidden_act
+        self.dtype = dtype
+
+    def __call__(self, hidden: jax.Array, word_embeddings: jax.Array) -> jax.Array:
+        """`hidden [..., hidden]` to float32 logits `[..., vocabulary]`."""
+        x = self.norm(ACTIVATION_FUNCTIONS[self.activation](self.transform(hidden)))
+        logits = jnp.einsum("...h,vh->...v", x, word_embeddings.astype(self.dtype), preferred_element_type=jnp.float32)
+        return logits + self.bias[...]
+
+
+def gather_tokens(hidden: jax.Array, offsets: jax.Array | None) -> jax.Array:
+    """The tokens at `offsets [rows, n]` of each row, `[rows, n, hidden]`; all of them where `offsets` is None."""
+    return hidden if offsets is None else jnp.take_along_axis(hidden, offsets[..., None], axis=1)
+
+
+class MaskedLMOutput(NamedTuple):
+    logits: jax.Array  # [rows, length, vocabulary], or [rows, n, vocabulary] with predict_positions
+
+
+class PreTrainingOutput(NamedTuple):
+    prediction_logits: jax.Array  # as MaskedLMOutput.logits
+    seq_relationship_logits: jax.Array  # [rows, 2] or [rows, n, 2]; index 0: the second text follows the first
+
+
+class SequenceClassifierOutput(NamedTuple):
+    logits: jax.Array  # [rows, labels], or [rows, n, labels] with pool_positions
+
+
+class BertForMaskedLM(PretrainedModel):
+    """BERT with the masked-language-model head. `BertModel` documents the arguments that all models share."""
+
+    def __init__(self, config: BertConfig, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
+        self.config = config
+        self.bert = BertModel(config, with_pooler=False, dtype=dtype, rngs=rngs)
+        self.mlm = MlmHead(config, dtype, rngs)
+
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None = None,
+        token_type_ids: jax.Array | None = None,
+        position_ids: jax.Array | None = None,
+        segment_ids: jax.Array | None = None,
+        *,
+        predict_positions: jax.Array | None = None,
+        example_ids: jax.Array | None = None,
+        dropout_key: jax.Array | None = None,
+    ) -> MaskedLMOutput:
+        """`predict_positions [rows, n]`: compute logits for these tokens only (the head is a fifth of the cost)."""
+        inputs = Inputs.fill(self.config, input_ids, attention_mask, token_type_ids,
+                             position_ids, segment_ids, example_ids, dropout_key)  # fmt: skip
+        hidden = gather_tokens(self.bert.encode(inputs), predict_positions)
+        return MaskedLMOutput(self.mlm(hidden, self.bert.embeddings.word[...]))
+
+
+class BertForPreTraining(PretrainedModel):
+    """BERT with both heads of its first pre-training: masked tokens, and whether one text follows the other."""
+
+    def __init__(self, config: BertConfig, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
+        self.config = config
+        self.bert = BertModel(config, dtype=dtype, rngs=rngs)
+        self.mlm = MlmHead(config, dtype, rngs)
+        self.next_sentence = Linear(config.hidden_size, 2, config, dtype, rngs)
+
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None = None,
+        token_type_ids: jax.Array | None = None,
+        position_ids: jax.Array | None = None,
+        segment_ids: jax.Array | None = None,
+        *,
+        pool_positions: jax.Array | None = None,
+        predict_positions: jax.Array | None = None,
+        example_ids: jax.Array | None = None,
+        dropout_key: jax.Array | None = None,
+    ) -> PreTrainingOutput:
+        """See `BertModel` for the inputs and `BertForMaskedLM` for `predict_positions`."""
+        inputs = Inputs.fill(self.config, input_ids, attention_mask, token_type_ids,
+                             position_ids, segment_ids, example_ids, dropout_key)  # fmt: skip
+        hidden = self.bert.encode(inputs)
+        pooled = self.bert.pool(hidden, pool_positions)
+        return PreTrainingOutput(
+            self.mlm(gather_tokens(hidden, predict_positions), self.bert.embeddings.word[...]),
+            self.next_sentence(pooled).astype(jnp.float32),
+        )
+
+
+class BertForSequenceClassification(PretrainedModel):
+    """BERT with a classifier over whole texts or pairs; `config.id2label` says how many classes there are."""
+
+    def __init__(self, config: BertConfig, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
+        self.config = config
+        self.bert = BertModel(config, dtype=dtype, rngs=rngs)
+        self.classifier = Linear(config.hidden_size, config.num_labels, config, dtype, rngs)
+
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None = None,
+        token_type_ids: jax.Array | None = None,
+        position_ids: jax.Array | None = None,
+        segment_ids: jax.Array | None = None,
+        *,
+        pool_positions: jax.Array | None = None,
+        example_ids: jax.Array | None = None,
+        dropout_key: jax.Array | None = None,
+    ) -> SequenceClassifierOutput:
+        """See `BertModel` for the arguments; logits are float32."""
+        inputs = Inputs.fill(self.config, input_ids, attention_mask, token_type_ids,
+                             position_ids, segment_ids, example_ids, dropout_key)  # fmt: skip
+        pooled = self.bert.pool(self.bert.encode(inputs), pool_positions)
+        if inputs.sites is not None:
+            rate = self.config.classifier_dropout
+            first = jnp.zeros((pooled.shape[0], 1), jnp.int32) if pool_positions is None else pool_positions
+            site = inputs.sites.site(self.config.num_hidden_layers, 1).at(first)
+            tokens = pooled[:, None] if pool_positions is None else pooled
+            dropped = dropout_tokens(tokens, self.config.hidden_dropout_prob if rate is None else rate, site)
+            pooled = dropped.reshape(pooled.shape)
+        return SequenceClassifierOutput(self.classifier(pooled).astype(jnp.float32))

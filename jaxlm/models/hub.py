@@ -1,0 +1,264 @@
+"""Model directories in the Hugging Face layout: reading any, writing one that any Hugging Face tool opens."""
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxlm.models.config import BertConfig, CheckpointError
+from jaxlm.models.names import canonical, head_of, rules_for
+from jaxlm.models.torch_pickle import read_torch_checkpoint
+
+log = logging.getLogger("jaxlm")
+
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json",
+                "pytorch_model.bin", "pytorch_model.bin.index.json")  # fmt: skip
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
+
+
+def resolve(name_or_dir: str | os.PathLike, *, weights: bool = True) -> Path:
+    """The local directory of a model: a directory is itself, a hub name (`org/name`) is downloaded or found in a cache.
+
+    Raises:
+      CheckpointError: there is no such directory, and the hub has no such model or cannot be reached.
+    """
+    path = Path(name_or_dir).expanduser()
+    if path.is_dir():
+        return path
+    name = str(name_or_dir)
+    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise CheckpointError(f"{name} is no directory (a model directory holds config.json and model.safetensors)")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    wanted = ["config.json", *TOKENIZER_FILES]
+    try:
+        found = Path(snapshot_download(name, allow_patterns=[*wanted, "*.safetensors", "*.safetensors.index.json"]))
+        if weights and not any((found / file).exists() for file in WEIGHT_FILES):
+            found = Path(snapshot_download(name, allow_patterns=[*wanted, "pytorch_model*"]))
+        return found
+    except HFValidationError:
+        raise CheckpointError(f"{name!r} is neither a directory nor a hub name such as bert-base-uncased") from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"{name} is no directory here, and the hub did not give a model of that name ({reason}). "
+            "Check the spelling, or download it where there is a network and pass its directory"
+        ) from None
+
+
+def _safetensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:  # bfloat16 too: ml_dtypes, which jax imports, teaches it to numpy
+            for name in file.offset_keys():
+                yield name, file.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+    except (AttributeError, TypeError) as error:
+        raise CheckpointError(f"{path} holds a tensor of a dtype that numpy does not know: {error}") from None
+
+
+def read_tensors(directory: Path) -> dict[str, np.ndarray]:
+    """All tensors of a model directory under their Hugging Face names, from whichever of the four layouts is there.
+
+    Raises:
+      CheckpointError: no weights, a shard that is missing, or a damaged file.
+    """
+    found = next((name for name in WEIGHT_FILES if (directory / name).is_file()), None)
+    if found is None:
+        raise CheckpointError(f"{directory} holds no weights (looked for {', '.join(WEIGHT_FILES)})")
+    files = [found]
+    if found.endswith(".index.json"):
+        try:
+            files = sorted(set(json.loads((directory / found).read_text())["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{directory / found} is no index of shards: {error}") from None
+    tensors: dict[str, np.ndarray] = {}
+    for name in files:
+        if not (directory / name).is_file():
+            raise CheckpointError(f"{directory / found} names the shard {name}, which is not there")
+        is_pickle = name.endswith(".bin")
+        tensors.update(read_torch_checkpoint(directory / name) if is_pickle else _safetensors(directory / name))
+    return tensors
+
+
+def heads_in(directory: Path) -> set[str]:
+    """The heads (by the names in `jaxlm.models.names.HEADS`) that a model directory has weights for."""
+    return {head for name in read_tensors(directory) if (head := head_of(canonical(name))) is not None}
+
+
+def match(tensors: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]], config: BertConfig, source: str,
+          *, new_heads: bool = False) -> tuple[dict[str, np.ndarray], list[str], list[str]]:  # fmt: skip
+    """Turns Hugging Face tensors into our parameters.
+
+    Args:
+      tensors: by Hugging Face name.
+      shapes: our parameters' shapes by dotted name, with the `bert.` prefix.
+      config: the model's shape.
+      source: what error messages call the checkpoint.
+      new_heads: leave the checkpoint's classifier out, whatever it holds.
+
+    Returns:
+      The float32 parameters found; the names of those that a missing head leaves to be initialised; the heads of the
+      checkpoint that this model has no use for.
+
+    Raises:
+      CheckpointError: a tensor is missing, left over, of the wrong shape, or a tied tensor is not tied.
+    """
+    given = {canonical(name): tensor for name, tensor in tensors.items()}
+    given.pop("bert.embeddings.position_ids", None)  # a buffer of older transformers: 0, 1, 2, ...
+    if new_heads:
+        given = {name: tensor for name, tensor in given.items() if head_of(name) != "classifier"}
+    for tied, original in (
+        ("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"),
+        ("cls.predictions.decoder.bias", "cls.predictions.bias"),
+    ):
+        copy = given.pop(tied, None)
+        if copy is not None and not np.array_equal(copy, given.setdefault(original, copy)):
+            raise CheckpointError(f"{source}: {tied} differs from {original}; jaxlm computes tied decoders only")
+    params: dict[str, np.ndarray] = {}
+    fresh: list[str] = []
+    missing: list[str] = []
+    rules = rules_for(config)
+    for ours, shape in shapes.items():
+        rule = rules[ours]
+        absent = [name for name in rule.theirs if name not in given]
+        if absent:
+            head = head_of(ours)
+            whole_head_is_absent = head is not None and not any(head_of(name) == head for name in given)
+            if whole_head_is_absent:
+                fresh.append(ours)
+            else:
+                missing += absent
+            continue
+        expected = [part.shape for part in rule.save(np.broadcast_to(np.float32(0), shape))]
+        parts = [given[name] for name in rule.theirs]
+        for name, part, want in zip(rule.theirs, parts, expected, strict=True):
+            if part.shape != want:
+                remedy = "; --model.new_head starts a new classifier" if head_of(name) == "classifier" else ""
+                raise CheckpointError(f"{source}: {name} has shape {part.shape}, the config asks for {want}{remedy}")
+        params[ours] = np.ascontiguousarray(rule.load(config, [part.astype(np.float32) for part in parts]))
+    if missing:
+        raise CheckpointError(f"{source}: missing {_some(missing)}")
+    used = {name for ours in params for name in rules[ours].theirs}
+    left = [name for name in given if name not in used]
+    unused_heads = sorted({head for name in left if (head := head_of(name)) is not None})
+    if unknown := [name for name in left if head_of(name) is None]:
+        raise CheckpointError(f"{source}: left over {_some(unknown)}; config.json describes a smaller or another model")
+    return params, fresh, unused_heads
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Writes a file so that a reader, or a crash, sees the old content or the new, never a part."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+class PretrainedModel(nnx.Module):
+    """What all models share: reading from and writing to model directories."""
+
+    config: BertConfig
+    _prefix: ClassVar[str] = ""  # what this model's parameter names lack of the table's
+
+    def __init__(self, config: BertConfig, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
+        raise NotImplementedError(f"{type(self).__name__} is no model of its own")
+
+    @classmethod
+    def abstract(cls, config: BertConfig, dtype: Any = jnp.float32) -> tuple[nnx.GraphDef, dict[str, Any]]:
+        """The model's structure and its parameters' shapes, without making any parameter."""
+        graphdef, state = nnx.split(nnx.eval_shape(lambda: cls(config, dtype=dtype, rngs=nnx.Rngs(0))))
+        return graphdef, nnx.to_pure_dict(state)
+
+    @classmethod
+    def initial_params(cls, config: BertConfig, key: jax.Array) -> dict[str, Any]:
+        """Random parameters as nested dicts of arrays; compiled, so unused ones cost nothing."""
+        return nnx.to_pure_dict(nnx.state(cls(config, rngs=nnx.Rngs(params=key))))
+
+    @classmethod
+    def load_params(
+        cls, directory: Path, config: BertConfig, key: jax.Array, *, new_heads: bool = False
+    ) -> dict[str, Any]:
+        """A directory's parameters as nested dicts of float32 arrays; a head that it lacks is drawn from `key`.
+
+        Raises:
+          CheckpointError: as `match` says.
+        """
+        leaves, tree = jax.tree_util.tree_flatten_with_path(cls.abstract(config)[1])
+        names = [cls._prefix + ".".join(str(part.key) for part in path) for path, _ in leaves]
+        shapes = {name: leaf.shape for name, (_, leaf) in zip(names, leaves, strict=True)}
+        params, fresh, unused = match(read_tensors(directory), shapes, config, str(directory), new_heads=new_heads)
+        if fresh:
+            heads = sorted({str(head_of(name)) for name in fresh})
+            log.info("%s has no %s: initialised at random", directory, " and no ".join(heads))
+
+            @jax.jit
+            def draw(key: jax.Array) -> dict[str, jax.Array]:
+                values = jax.tree.leaves(cls.initial_params(config, key))
+                return {name: value for name, value in zip(names, values, strict=True) if name in fresh}
+
+            params |= {name: np.asarray(value) for name, value in draw(key).items()}
+        if unused:
+            log.info("%s: not used here: %s", directory, ", ".join(unused))
+        return jax.tree.unflatten(tree, [params[name] for name in names])
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_dir: str | os.PathLike, *, dtype: Any = jnp.float32, rngs: nnx.Rngs | None = None
+    ) -> Self:
+        """Loads a model from a hub name or a directory, in float32.
+
+        Args:
+          name_or_dir: e.g. `bert-base-uncased`, or a directory with `config.json` and weights (`model.safetensors` or
+            `pytorch_model.bin`, in one file or sharded).
+          dtype: compute dtype.
+          rngs: where a head that the checkpoint lacks draws its parameters from; default `nnx.Rngs(0)`.
+
+        Raises:
+          CheckpointError: not a BERT, or a tensor is missing, left over or of the wrong shape; the message names it.
+        """
+        directory = resolve(name_or_dir)
+        config = BertConfig.from_json(directory / "config.json")
+        params = cls.load_params(directory, config, (rngs or nnx.Rngs(0)).params())
+        return nnx.merge(cls.abstract(config, dtype)[0], jax.tree.map(jnp.asarray, params))
+
+    def save_pretrained(self, directory: str | os.PathLike) -> None:
+        """Writes `config.json` and `model.safetensors`, which `transformers` opens in the class of the same name."""
+        type(self).save_params(directory, self.config, nnx.to_pure_dict(nnx.state(self)))
+
+    @classmethod
+    def save_params(cls, directory: str | os.PathLike, config: BertConfig, params: dict[str, Any]) -> None:
+        """`save_pretrained` for parameters that are not in a module."""
+        from safetensors.numpy import save
+
+        rules = rules_for(config)
+        tensors: dict[str, np.ndarray] = {}
+        for path, value in jax.tree_util.tree_flatten_with_path(params)[0]:
+            rule = rules[cls._prefix + ".".join(str(part.key) for part in path)]
+            for name, tensor in zip(rule.theirs, rule.save(np.asarray(value, np.float32)), strict=True):
+                tensors[name.removeprefix(cls._prefix)] = np.ascontiguousarray(tensor)
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        write_atomically(directory / "model.safetensors", save(tensors, metadata={"format": "pt"}))
+        write_atomically(directory / "config.json", config.to_json(cls.__name__))

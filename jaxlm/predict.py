@@ -1,0 +1,96 @@
+"""Using a trained model directory: predictions for texts, metrics for labelled files."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+
+from jaxlm.config import Config, DataSettings
+from jaxlm.data.loader import Examples, make_batches
+from jaxlm.data.sources import Table
+from jaxlm.data.tokenizer import TextTokenizer
+from jaxlm.errors import UserError
+from jaxlm.models import BertConfig, hub
+from jaxlm.parallel.mesh import replicated
+from jaxlm.tasks import Classification, MaskedLM, Task
+from jaxlm.tasks.base import Metrics
+from jaxlm.training.evaluation import Evaluator
+
+_ROW_LENGTHS = (32, 64, 128, 256, 512)  # few shapes, so that the compilation cache is hit
+
+
+class Predictor:
+    """A model directory, loaded and ready.
+
+    Args:
+      name_or_dir: hub name or directory.
+      mesh: the devices.
+      batch_size: examples a step.
+      max_length: where texts are cut; None for what the tokenizer's files say.
+      bad_rows: whether `evaluate` stops at a label that the model does not know, or leaves the row out.
+      dtype: compute dtype.
+
+    Raises:
+      CheckpointError, UserError: the directory cannot be used.
+    """
+
+    def __init__(
+        self, name_or_dir: str, mesh: Mesh, *, batch_size: int = 128, max_length: int | None = None,
+        bad_rows: Literal["error", "skip"] = "error", seed: int = 0, dtype: Any = jnp.float32,
+    ):  # fmt: skip
+        directory = hub.resolve(name_or_dir)
+        self.config = BertConfig.from_json(directory / "config.json")
+        self.tokenizer = TextTokenizer.load(directory)
+        positions = self.config.max_position_embeddings
+        self.max_length = min(max_length or self.tokenizer.max_length or positions, positions)
+        self._mesh, self._batch_size, self._seed = mesh, batch_size, seed
+        self.task = self._task(directory, Config(data=DataSettings(max_length=self.max_length, bad_rows=bad_rows)))
+        params = self.task.model_class.load_params(directory, self.config, jax.random.key(seed))
+        self._params = jax.device_put(params, replicated(mesh))
+        graphdef: nnx.GraphDef = self.task.model_class.abstract(self.config, dtype)[0]
+        self._evaluator = Evaluator(self.task, graphdef, mesh)
+
+    def _task(self, directory: Path, stage: Config) -> Task:
+        heads = hub.heads_in(directory)
+        if "classifier" in heads:
+            return Classification(stage, self.tokenizer, list(self.config.id2label.values()))
+        if "masked-LM head" in heads:
+            return MaskedLM(stage, self.tokenizer)
+        raise UserError(
+            f"{directory} has no head that jaxlm uses (a classifier or a masked-LM head); fine-tune it first: "
+            f"python -m jaxlm train configs/sst2.py --model.init {directory}"
+        )
+
+    def _outputs(self, examples: Examples) -> tuple[Any, Any]:
+        longest = int(examples.lengths.max())
+        batches = make_batches(
+            examples,
+            batch_size=min(self._batch_size, len(examples)),
+            steps=None,
+            seed=None,
+            row_length=next((length for length in _ROW_LENGTHS if length >= longest), longest),
+            hidden_size=self.config.hidden_size,
+            row_multiple=self._mesh.size,
+            finish=lambda batch, step: self.task.finish(batch, self._seed, step),
+            process=jax.process_index(),
+            processes=jax.process_count(),
+        )
+        return self._evaluator.outputs(self._params, batches)
+
+    def predict(self, table: Table) -> Iterator[dict[str, Any]]:
+        """One prediction for each text of a table, in order."""
+        examples, _ = self.task.examples(dataclasses.replace(table, labels=None))
+        _, outputs = self._outputs(examples)
+        for index in range(len(examples)):
+            yield self.task.prediction({name: values[index] for name, values in outputs.items()})
+
+    def evaluate(self, table: Table) -> tuple[Metrics, int]:
+        """The task's metrics over a table, exactly; and how many texts were cut."""
+        examples, truncated = self.task.examples(table)
+        sums, outputs = self._outputs(examples)
+        return self.task.metrics(sums, outputs, examples), truncated

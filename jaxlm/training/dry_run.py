@@ -1,0 +1,78 @@
+"""`--dry_run`: every part of the road once, in a scratch directory, and what the real run would take."""
+
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxlm.config import Config
+from jaxlm.models.hub import resolve
+from jaxlm.parallel.mesh import device_memory_bytes, make_mesh, put_batch
+from jaxlm.training.checkpoint import Checkpoints
+from jaxlm.training.console import Console, duration
+from jaxlm.training.evaluation import Evaluator
+from jaxlm.training.loop import write_model
+from jaxlm.training.run import prepare, stage_configs
+
+_TIMED_STEPS = 2
+
+
+def dry_run(config: Config, name: str, console: Console) -> None:
+    """Walks the road of a config, pre-training and twin included, and leaves nothing behind."""
+    mesh = make_mesh(config.mesh.devices)
+    with tempfile.TemporaryDirectory(prefix="jaxlm-dry-run-") as scratch:
+        workdir = Path(scratch)
+        runs = {name: config} if config.pretrain is None else stage_configs(config, workdir)
+        seconds = sum(_walk(stage, workdir / stage_name, mesh, console, stage_name) for stage_name, stage in runs.items())
+    console.say(f"dry run passed; the real run would take about {duration(seconds)} and was not started")
+
+
+def _walk(config: Config, workdir: Path, mesh: Mesh, console: Console, name: str) -> float:
+    """One run in small; returns the seconds that the real one would take."""
+    setup = prepare(config, mesh, console, name)
+    started = time.perf_counter()
+    with console.phase(f"{name}: compiling the training step"):
+        step = setup.compile_train_step()
+    compile_s = time.perf_counter() - started
+    state = setup.initial_state()
+    times = []
+    for number in range(1 + _TIMED_STEPS):
+        batch = put_batch(setup.batches["train"](number % setup.steps), mesh)
+        started = time.perf_counter()
+        state, metrics = step(state, batch)
+        loss = float(metrics["loss"])
+        times.append(time.perf_counter() - started)
+    console.say(f"{name}: one training step, loss {loss:.4f}")
+    evaluation_s = 0.0
+    evaluator = Evaluator(setup.task, setup.graphdef, mesh)
+    for split in ("dev", "test"):
+        if split in setup.batches:
+            batches = setup.batches[split]
+            evaluator.outputs(state["params"], batches, steps=1)
+            started = time.perf_counter()
+            evaluator.outputs(state["params"], batches, steps=1)
+            rounds = -(-setup.steps // setup.eval_every) if split == "dev" else 1
+            evaluation_s += (time.perf_counter() - started) * batches.steps * rounds
+            console.say(f"{name}: one evaluation step on {split}")
+    with console.phase(f"{name}: checkpoint, saved and restored"):
+        checkpoints = Checkpoints(workdir / "checkpoints", setup.task.larger_is_better)
+        checkpoints.save(1, state, {})
+        checkpoints.wait()
+        state, _ = checkpoints.restore(1, setup.abstract_state())
+        checkpoints.close()
+    with console.phase(f"{name}: model directory, written and loaded"):
+        write_model(setup, jax.tree.map(np.asarray, state["params"]), workdir / "model", {"train": {"loss": loss}})
+        setup.task.model_class.from_pretrained(resolve(workdir / "model"))
+    training_s = float(np.median(times[1:])) * setup.steps
+    memory = step.memory_analysis()
+    needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
+    used = device_memory_bytes()
+    console.say(
+        f"{name}: {setup.steps} steps of {np.median(times[1:]):.3f} s = {duration(training_s)}, evaluation "
+        f"{duration(evaluation_s)}, compilation {compile_s:.0f} s; {needed / 2**30:.2f} GiB a device by the compiler's count"
+        + (f", {used / 2**30:.2f} GiB in use at most" if used else "")
+    )
+    return training_s + evaluation_s + compile_s

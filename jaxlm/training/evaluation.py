@@ -1,0 +1,65 @@
+"""Exact evaluation: every example once, whatever the batch and the mesh."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from jaxlm.data.loader import Batches
+from jaxlm.parallel.mesh import by_rows, fetch_rows, put_batch, replicated
+from jaxlm.tasks import Task
+from jaxlm.tasks.base import Metrics
+
+
+class Evaluator:
+    """A task's evaluation step, compiled once a batch shape."""
+
+    def __init__(self, task: Task, graphdef: nnx.GraphDef, mesh: Mesh):
+        self._task = task
+        self._mesh = mesh
+        whole, rows = replicated(mesh), by_rows(mesh)
+
+        def step(params: Any, batch: dict[str, jax.Array]) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+            return task.evaluation_sums(nnx.merge(graphdef, params), batch)
+
+        self._step = jax.jit(step, in_shardings=(whole, rows), out_shardings=(whole, rows))
+
+    def _run(self, params: Any, batches: Batches, steps: int | None) -> Iterator[tuple[int, Any]]:
+        """(step number, device results), one step behind the device so that it never waits for the host."""
+        waiting = None
+        for number in range(batches.steps if steps is None else min(steps, batches.steps)):
+            results = self._step(params, put_batch(batches(number), self._mesh))
+            if waiting is not None:
+                yield waiting
+            waiting = (number, results)
+        if waiting is not None:
+            yield waiting
+
+    def outputs(
+        self, params: Any, batches: Batches, *, steps: int | None = None
+    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """Added scalars, and collected arrays `[examples, ...]` in the order of the examples.
+
+        `steps` limits how many batches are evaluated; the examples of the others then stay 0.
+        """
+        sums: dict[str, float] = {}
+        collected: dict[str, np.ndarray] = {}
+        for number, (scalars, arrays) in self._run(params, batches, steps):
+            for name, value in scalars.items():
+                sums[name] = sums.get(name, 0.0) + float(value)
+            if arrays:
+                indices, layout = batches.layout(number)
+            for name, value in arrays.items():
+                whole = fetch_rows(value)
+                if name not in collected:
+                    collected[name] = np.zeros((len(batches.examples), *whole.shape[2:]), whole.dtype)
+                collected[name][indices] = whole[layout.row, layout.slot]
+        return sums, collected
+
+    def evaluate(self, params: Any, batches: Batches) -> Metrics:
+        """The task's metrics over all examples."""
+        sums, outputs = self.outputs(params, batches)
+        return self._task.metrics(sums, outputs, batches.examples)

@@ -1,0 +1,295 @@
+"""The training loop, in the order in which things happen.
+
+Contract: a step is dispatched before the previous step's loss is read, so the device never waits for the host; the
+loss of every step is read, and nothing is saved before the losses up to it were finite; an evaluation comes before the
+checkpoint of its step, which remembers its score; what the loop must know after a restart is in the checkpoint.
+"""
+
+import dataclasses
+import math
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxlm.data.loader import prefetch
+from jaxlm.errors import NonFiniteLoss
+from jaxlm.parallel.mesh import put_batch
+from jaxlm.training.checkpoint import Checkpoints
+from jaxlm.training.compilation import cache_hits
+from jaxlm.training.console import Console, duration
+from jaxlm.training.evaluation import Evaluator
+from jaxlm.training.model_card import write_model_card
+from jaxlm.training.optimizer import learning_rate_schedule
+from jaxlm.training.records import Recorder, scalars, write_config, write_summary
+from jaxlm.training.setup import Setup
+
+
+@dataclasses.dataclass
+class Progress:
+    """What the loop remembers across restarts; saved in every checkpoint."""
+
+    step: int = 0
+    best_score: float | None = None
+    best_step: int = 0
+    evaluations_without_gain: int = 0
+    stopped_early: bool = False
+    interval_loss: float = 0.0  # sum of the losses since the last log line
+    interval_steps: int = 0
+    last_loss: float = math.nan
+    wall_s: float = 0.0
+    compile_s: float = 0.0
+    tokens: int = 0
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and has saved itself; `signal` says by what."""
+
+    def __init__(self, signal_number: int, step: int):
+        super().__init__(f"stopped at step {step} by {signal.Signals(signal_number).name}; the same command goes on")
+        self.signal_number = signal_number
+
+
+class _StopRequest:
+    """Remembers SIGTERM and SIGINT, so that a step is never cut in two; a second SIGINT ends at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "_StopRequest":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, _: Any) -> None:
+        if self.received == signal.SIGINT and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = number
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str, Any]:
+    """Trains, evaluates, and writes the model; goes on where the run in `workdir` stopped.
+
+    Args:
+      name: what the progress line calls the run.
+
+    Returns:
+      The content of summary.json.
+
+    Raises:
+      Interrupted: SIGTERM or SIGINT came; the run has saved itself.
+      NonFiniteLoss: the last good checkpoint is kept.
+    """
+    config, task, batches = setup.config, setup.task, setup.batches["train"]
+    writes = jax.process_index() == 0
+    started = time.perf_counter()
+
+    workdir.mkdir(parents=True, exist_ok=True)
+    if writes:
+        write_config(workdir, config)
+    checkpoints = Checkpoints(workdir / "checkpoints", task.larger_is_better)
+    progress = Progress()
+    if (found := checkpoints.latest()) is not None:
+        with console.phase(f"restoring step {found}"):
+            state, saved = checkpoints.restore(found, setup.abstract_state())
+        progress = Progress(**saved)
+    else:
+        with console.phase("initialising the model"):
+            state = jax.block_until_ready(setup.initial_state())
+    earlier_wall_s = progress.wall_s
+    recorder = Recorder(workdir, progress.step) if writes else None
+
+    hits = cache_hits()
+    compile_started = time.perf_counter()
+    with console.phase("compiling the training step") as remarks:
+        train_step = setup.compile_train_step()
+        remarks.append("from the compilation cache" if cache_hits() > hits else "not in the compilation cache")
+    progress.compile_s += time.perf_counter() - compile_started
+
+    evaluator = Evaluator(task, setup.graphdef, setup.mesh)
+    schedule = learning_rate_schedule(config.optim, setup.steps)
+    meter = _Meter(config.train.batch_size)
+
+    def note_loss(step: int, metrics: dict[str, jax.Array]) -> None:
+        """Reads the loss of a step that was dispatched a while ago."""
+        loss, norm = float(metrics["loss"]), float(metrics["grad_norm"])
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            kept = checkpoints.latest()
+            raise NonFiniteLoss(
+                f"step {step}: the loss is {loss}, the gradient's norm {norm}. Its examples: "
+                f"{batches.describe_examples(step - 1)}. "
+                + (f"Checkpoint {kept} is the last good one. " if kept else "No checkpoint had been saved yet. ")
+                + "A lower --optim.learning_rate or a longer --optim.warmup often helps"
+            )
+        progress.last_loss = loss
+        progress.interval_loss += loss
+        progress.interval_steps += 1
+        meter.count(step)
+        if step % config.train.log_every == 0 or step == setup.steps:
+            facts = {
+                "loss": progress.interval_loss / progress.interval_steps,
+                "learning_rate": float(schedule(step - 1)),
+                "grad_norm": norm,
+                "epoch": step / batches.order.steps_per_epoch,
+            }
+            progress.interval_loss, progress.interval_steps = 0.0, 0
+            speeds = meter.speeds()
+            if recorder:
+                recorder.write(step, "train", facts | speeds)
+            _show(console, name, step, setup.steps, facts, speeds)
+
+    def evaluate(split: str) -> dict[str, Any]:
+        with meter.paused():
+            metrics = evaluator.evaluate(state["params"], setup.batches[split])
+        if recorder:
+            recorder.write(progress.step, split, metrics)
+        listing = ", ".join(f"{key} {value:.4g}" for key, value in scalars(metrics).items())
+        console.say(f"{name}: step {progress.step}, {split}: {listing}")
+        return metrics
+
+    def save(score: float | None = None) -> None:
+        progress.wall_s = earlier_wall_s + time.perf_counter() - started
+        with meter.paused():
+            checkpoints.save(progress.step, state, dataclasses.asdict(progress), score)
+
+    results: dict[str, Any] = {}
+    with _StopRequest() as stop:
+        steps = prefetch(batches, progress.step, lambda batch: put_batch(batch, setup.mesh))
+        pending: dict[str, jax.Array] | None = None
+        while progress.step < setup.steps and not progress.stopped_early:
+            with meter.waiting_for_data():
+                batch = next(steps)
+            state, metrics = train_step(state, batch)
+            if pending is not None:
+                note_loss(progress.step, pending)
+            pending = metrics
+            meter.tokens[progress.step + 1] = batches.tokens(progress.step)
+            progress.step += 1
+            progress.tokens += meter.tokens[progress.step]
+
+            last = progress.step == setup.steps
+            evaluates = "dev" in setup.batches and (last or progress.step % setup.eval_every == 0)
+            saves = last or evaluates or progress.step % config.train.checkpoint_every == 0
+            if saves or stop.received:
+                note_loss(progress.step, pending)
+                pending = None
+            score = None
+            if evaluates:
+                results["dev"] = evaluate("dev")
+                score = float(results["dev"][task.metric])
+                _judge(progress, score, task.larger_is_better, config.train.patience)
+            if saves or stop.received:
+                save(score)
+            if stop.received:
+                checkpoints.close()
+                raise Interrupted(stop.received, progress.step)
+
+    if progress.stopped_early:
+        console.say(f"{name}: stopped early: no better {task.metric} in {config.train.patience} evaluations")
+    best = checkpoints.best() if "dev" in setup.batches else None
+    checkpoints.wait()
+    if best is not None and (best != progress.step or "dev" not in results):
+        with console.phase(f"restoring the best checkpoint, step {best}"):
+            state, _ = checkpoints.restore(best, setup.abstract_state())
+        results["dev"] = evaluator.evaluate(state["params"], setup.batches["dev"])
+    if "test" in setup.batches:
+        results["test"] = evaluate("test")
+    wall_s = earlier_wall_s + time.perf_counter() - started
+    results["train"] = {
+        "loss": progress.last_loss,
+        "steps": progress.step,
+        "best_step": best or progress.step,
+        "tokens_per_second": progress.tokens / max(wall_s - progress.compile_s, 1e-9),
+        "examples_per_second": progress.step * config.train.batch_size / max(wall_s - progress.compile_s, 1e-9),
+        "wall_s": wall_s,
+        "compile_s": progress.compile_s,
+    }
+    if writes:
+        params = jax.tree.map(np.asarray, state["params"])
+        with console.phase("writing the model"):
+            write_model(setup, params, workdir / "model", results)
+        write_summary(workdir, results)
+    if recorder:
+        recorder.close()
+    checkpoints.close()
+    return results
+
+
+def write_model(setup: Setup, params: Any, directory: Path, results: dict[str, Any]) -> None:
+    """Writes the model directory: weights, config, tokenizer, and a card that says what it is."""
+    setup.tokenizer.save(directory, max_length=setup.config.data.max_length)
+    write_model_card(directory, setup, results)
+    setup.task.model_class.save_params(directory, setup.bert_config, params)
+
+
+def _judge(progress: Progress, score: float, larger_is_better: bool, patience: int | None) -> None:
+    """Compares an evaluation with the best so far, and decides whether patience is at its end."""
+    best = progress.best_score
+    if best is None or (score > best if larger_is_better else score < best):
+        progress.best_score, progress.best_step, progress.evaluations_without_gain = score, progress.step, 0
+    else:
+        progress.evaluations_without_gain += 1
+        progress.stopped_early = patience is not None and progress.evaluations_without_gain >= patience
+
+
+def _show(console: Console, name: str, step: int, steps: int, facts: dict[str, float], speeds: dict[str, float]) -> None:
+    left = (steps - step) * speeds["seconds_per_step"]
+    text = (
+        f"loss {facts['loss']:.4f}  {speeds['tokens_per_second']:.0f} tokens/s  "
+        f"{speeds['examples_per_second']:.1f} examples/s"
+    )
+    console.progress(name, step, steps, text, left)
+    if not console.live:
+        rate = f"learning rate {facts['learning_rate']:.2e}  epoch {facts['epoch']:.2f}"
+        console.say(f"{name}: step {step}/{steps}  {text}  {rate}  {duration(left)} left")
+
+
+class _Meter:
+    """Speeds over the time spent training: evaluations and checkpoints are not counted."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.tokens: dict[int, int] = {}
+        self._since = time.perf_counter()
+        self._counted: list[int] = []
+        self._waited = 0.0
+
+    def count(self, step: int) -> None:
+        self._counted.append(self.tokens.pop(step, 0))
+
+    def paused(self) -> "_Pause":
+        return _Pause(lambda seconds: setattr(self, "_since", self._since + seconds))
+
+    def waiting_for_data(self) -> "_Pause":
+        return _Pause(lambda seconds: setattr(self, "_waited", self._waited + seconds))
+
+    def speeds(self) -> dict[str, float]:
+        """Means since the last call."""
+        now = time.perf_counter()
+        seconds, steps = max(now - self._since, 1e-9), len(self._counted)
+        result = {"seconds_per_step": seconds / max(steps, 1), "tokens_per_second": sum(self._counted) / seconds,
+                  "examples_per_second": self.batch_size * steps / seconds, "input_wait_share": self._waited / seconds}  # fmt: skip
+        self._since, self._waited = now, 0.0
+        self._counted.clear()
+        return result
+
+
+class _Pause:
+    """Times a block and hands the seconds on."""
+
+    def __init__(self, report: Any):
+        self._report = report
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: Any) -> None:
+        self._report(time.perf_counter() - self._start)

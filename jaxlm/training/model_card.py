@@ -1,0 +1,69 @@
+"""The model card: what a model directory says of itself to whoever finds it."""
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jaxlm
+from jaxlm.config import flatten
+from jaxlm.models.hub import write_atomically
+from jaxlm.training.records import scalars
+from jaxlm.training.setup import Setup
+
+_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "tokenizers")
+
+
+def write_model_card(directory: Path, setup: Setup, results: dict[str, Any]) -> None:
+    """Writes README.md: task, data, metrics, settings, versions, and how to use the model."""
+    config, shape = setup.config, setup.bert_config
+    architecture = setup.task.model_class.__name__
+    rows = [
+        f"| {split} | {name} | {value:.4g} |"
+        for split, metrics in results.items()
+        for name, value in scalars(metrics).items()
+    ]
+    settings = [f"| {name} | {value} |" for name, value in flatten(config).items()
+                if value is not None and not name.startswith("pretrain.") and name not in ("workdir", "dry_run")]  # fmt: skip
+    versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    text = f"""---
+library_name: transformers
+tags: [bert, jaxlm]
+---
+# {architecture}, {shape.num_hidden_layers} layers, {shape.hidden_size} wide
+
+{setup.task.description()}
+
+Started from: {config.model.init or "random weights"}{" (shape only)" if config.model.random_init else ""}.
+
+## Data
+{chr(10).join(f"- {note}" for note in setup.notes)}
+
+## Results
+| split | metric | value |
+|---|---|---|
+{chr(10).join(rows)}
+
+## Use
+```python
+from transformers import AutoTokenizer, {architecture}
+
+tokenizer = AutoTokenizer.from_pretrained("PATH_OF_THIS_DIRECTORY")
+model = {architecture}.from_pretrained("PATH_OF_THIS_DIRECTORY")
+logits = model(**tokenizer("A text.", truncation=True, return_tensors="pt")).logits
+```
+{_jaxlm_use(architecture)}
+## Settings
+| setting | value |
+|---|---|
+{chr(10).join(settings)}
+
+Made by jaxlm {jaxlm.__version__}: Python {platform.python_version()}, {versions}.
+"""
+    write_atomically(directory / "README.md", text)
+
+
+def _jaxlm_use(architecture: str) -> str:
+    if architecture != "BertForSequenceClassification":
+        return ""
+    return '\nOr: `python -m jaxlm predict PATH_OF_THIS_DIRECTORY --text "A text."`\n'

@@ -1,0 +1,150 @@
+"""What `train` does: one run, or a pre-training, a fine-tuning and its twin from scratch, and the report at the end."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from jaxlm.config import Config, fingerprint
+from jaxlm.data.sources import read_table
+from jaxlm.parallel.mesh import make_mesh
+from jaxlm.predict import Predictor
+from jaxlm.training.console import Console, duration
+from jaxlm.training.loop import train
+from jaxlm.training.plots import plot_losses
+from jaxlm.training.records import check_workdir, read_summary, scalars, write_config, write_summary
+from jaxlm.training.setup import Setup, set_up
+
+
+def run(config: Config, name: str, console: Console) -> None:
+    """Runs a config to its end, from wherever an earlier run of it stopped.
+
+    Args:
+      name: the preset's name; with a hash of the settings it is the default directory.
+    """
+    workdir = Path(config.workdir or f"runs/{name}-{fingerprint(config)}")
+    applied = check_workdir(workdir, config)
+    for change in applied:
+        console.say(f"changed setting, applied: {change}")
+    if (summary := read_summary(workdir)) is not None:
+        console.say(f"this run is finished: {workdir}")
+        _report(config, workdir, summary, console)
+        return
+    mesh = make_mesh(config.mesh.devices)
+    platform = mesh.devices.flat[0].device_kind
+    console.say(f"{mesh.size} device(s) ({platform}), {jax.process_count()} process(es); run directory {workdir}")
+    if config.pretrain is None:
+        summary = _train_one(config, workdir, name, mesh, console)
+    else:
+        summary = _train_stages(config, workdir, mesh, console)
+    if jax.process_index() == 0:
+        _report(config, workdir, summary, console)
+
+
+def prepare(config: Config, mesh: Mesh, console: Console, name: str) -> Setup:
+    """Reads data and model, and says what they are."""
+    with console.phase(f"{name}: reading data and model"):
+        setup = set_up(config, mesh)
+    for note in setup.notes:
+        console.say(f"{name}: {note}")
+    shape = setup.bert_config
+    console.say(
+        f"{name}: {setup.task.model_class.__name__}, {shape.num_hidden_layers} layers, {shape.hidden_size} wide, "
+        f"vocabulary {shape.vocab_size}; {setup.steps} steps"
+    )
+    return setup
+
+
+def stage_configs(config: Config, workdir: Path) -> dict[str, Config]:
+    """The runs that a config with a `pretrain` stage consists of, by name, in order."""
+    stage = config.pretrain
+    if stage is None:
+        raise ValueError("the config has no pretrain stage")
+    single = dataclasses.replace(config, pretrain=None, compare_from_scratch=False, workdir=None)
+    shared = {item.name: getattr(stage, item.name) for item in dataclasses.fields(stage)}
+    runs = {"pretrain": dataclasses.replace(single, **shared)}
+    init = str(workdir / "pretrain" / "model")
+    runs["finetune"] = dataclasses.replace(single, model=dataclasses.replace(config.model, init=init))
+    if config.compare_from_scratch:
+        scratch = dataclasses.replace(config.model, init=init, random_init=True)
+        runs["from_scratch"] = dataclasses.replace(single, model=scratch)
+    return runs
+
+
+def _train_one(config: Config, workdir: Path, name: str, mesh: Mesh, console: Console) -> dict[str, Any]:
+    check_workdir(workdir, config)
+    if (summary := read_summary(workdir)) is not None:
+        return summary
+    summary = train(prepare(config, mesh, console, name), workdir, console, name)
+    if jax.process_index() == 0:
+        plot_losses({name: workdir}, workdir / "loss.png")
+    return summary
+
+
+def _train_stages(config: Config, workdir: Path, mesh: Mesh, console: Console) -> dict[str, Any]:
+    runs = stage_configs(config, workdir)
+    results = {}
+    for name, stage in runs.items():
+        results[name] = _train_one(stage, workdir / name, name, mesh, console)
+        if jax.process_index() == 0:
+            write_config(workdir, config)
+    summary = results.pop("finetune") | results
+    if jax.process_index() == 0:
+        plot_losses({name: workdir / name for name in runs}, workdir / "loss.png")
+        _copy_directory(workdir / "finetune" / "model", workdir / "model")
+        write_summary(workdir, summary)
+    return summary
+
+
+def _copy_directory(source: Path, target: Path) -> None:
+    """Copies a directory so that the target is there whole or not at all."""
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source, partial)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+
+
+def _report(config: Config, workdir: Path, summary: dict[str, Any], console: Console) -> None:
+    console.say()
+    judged = "test" if "test" in summary else "dev" if "dev" in summary else None
+    if judged:
+        console.say(f"{judged}: " + ", ".join(f"{k} {v:.4g}" for k, v in scalars(summary[judged]).items()))
+    if judged and "from_scratch" in summary:
+        metrics, scratch = summary[judged], summary["from_scratch"][judged]
+        console.say(f"held-out accuracy, pre-trained:           {metrics['accuracy']:.3f}")
+        console.say(f"held-out accuracy, without pre-training:  {scratch['accuracy']:.3f}")
+        console.say(f"held-out accuracy, always the majority:   {metrics['majority_accuracy']:.3f}")
+    if config.task == "classification" and judged:
+        _show_predictions(config, workdir, judged, console)
+    console.say(f"training took {duration(summary['train']['wall_s'])} "
+                f"({summary['train']['tokens_per_second']:.0f} tokens/s after compilation)")  # fmt: skip
+    console.say(f"loss curve: {workdir / 'loss.png'}")
+    console.say(f"model: {workdir / 'model'}")
+    if config.task == "classification":
+        console.say(f'next: python -m jaxlm predict {workdir / "model"} --text "a text of your own"')
+    else:
+        console.say(f"next: python -m jaxlm train configs/sst2.py --model.init {workdir / 'model'}")
+
+
+def _show_predictions(config: Config, workdir: Path, split: str, console: Console) -> None:
+    """Three held-out texts with what the model says of them."""
+    table = read_table(str(getattr(config.data, split)), split, config.data, labelled=True)
+    chosen = [len(table) * part // 4 for part in (1, 2, 3)]
+    texts = dataclasses.replace(
+        table,
+        texts=[table.texts[i] for i in chosen],
+        pairs=None if table.pairs is None else [table.pairs[i] for i in chosen],
+        places=[table.places[i] for i in chosen],
+    )
+    predictor = Predictor(str(workdir / "model"), make_mesh(1))
+    for index, prediction in zip(chosen, predictor.predict(texts), strict=True):
+        label = prediction["label"]
+        truth = (table.labels or [])[index]
+        verdict = "right" if truth == label else f"it is {truth}"
+        text = " ".join(table.texts[index].split())
+        shortened = text if len(text) <= 90 else text[:87] + "..."
+        console.say(f'  "{shortened}"\n    -> {label} ({prediction["probabilities"][label]:.2f}), {verdict}')

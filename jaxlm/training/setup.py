@@ -1,0 +1,201 @@
+"""From a config to everything a training needs: task, tokenizer, model shape, planned batches, compiled step."""
+
+import dataclasses
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from jaxlm.config import Config, Stage
+from jaxlm.data.loader import Batches, Examples, make_batches
+from jaxlm.data.sources import Table, read_table
+from jaxlm.data.tokenizer import TextTokenizer
+from jaxlm.errors import UserError
+from jaxlm.models import BertConfig, hub
+from jaxlm.parallel.mesh import replicated
+from jaxlm.tasks import TASKS, Classification, Task
+from jaxlm.tasks.classification import label_names
+from jaxlm.training import checkpoint
+from jaxlm.training.optimizer import make_optimizer
+from jaxlm.training.step import State, initial_state, make_train_step
+
+log = logging.getLogger("jaxlm")
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """A run, ready to start; nothing has been written yet."""
+
+    config: Config
+    mesh: Mesh
+    task: Task
+    tokenizer: TextTokenizer
+    bert_config: BertConfig
+    init: Path | None  # directory of the weights to start from
+    batches: dict[str, Batches]  # "train", and "dev" and "test" where given
+    notes: list[str]  # what the data turned out to be, a line a split
+    steps: int
+    graphdef: nnx.GraphDef
+    optimizer: optax.GradientTransformation
+
+    @property
+    def eval_every(self) -> int:
+        return self.config.train.eval_every or self.batches["train"].order.steps_per_epoch
+
+    def abstract_state(self) -> State:
+        """The training state's shapes on this mesh."""
+        params = self.task.model_class.abstract(self.bert_config)[1]
+        state = jax.eval_shape(lambda p: initial_state(p, self.optimizer), params)
+        return checkpoint.abstract(state, replicated(self.mesh))
+
+    def initial_state(self) -> State:
+        """The state of step 0: weights from `init` or at random, born on the mesh."""
+        key, whole = jax.random.key(self.config.seed), replicated(self.mesh)
+        model_class = self.task.model_class
+        if self.init is None:
+            make = jax.jit(lambda key: model_class.initial_params(self.bert_config, key), out_shardings=whole)
+            params = make(key)
+        else:
+            loaded = model_class.load_params(self.init, self.bert_config, key, new_heads=self.config.model.new_head)
+            params = jax.device_put(loaded, whole)
+        return jax.jit(lambda p: initial_state(p, self.optimizer), donate_argnums=0, out_shardings=whole)(params)
+
+    def compile_train_step(self) -> jax.stages.Compiled:
+        """Compiles the training step for this mesh and the run's one batch shape, ahead of the first batch."""
+        step = make_train_step(
+            self.graphdef,
+            self.task.loss_sums,
+            self.optimizer,
+            seed=self.config.seed,
+            micro_batches=self.config.train.micro_batches,
+            mesh=self.mesh,
+        )
+        batches = self.batches["train"]
+        local = batches(0)
+        shapes = {name: jax.ShapeDtypeStruct((batches.rows, *x.shape[1:]), x.dtype) for name, x in local.items()}
+        return step.lower(self.abstract_state(), shapes).compile()
+
+
+def set_up(config: Config, mesh: Mesh) -> Setup:
+    """Reads and checks everything that a run needs.
+
+    Raises:
+      UserError, CheckpointError: settings, data or model are not usable.
+    """
+    tables = {split: read_table(spec, split, config.data, labelled=TASKS[config.task].labelled)
+              for split in ("train", "dev", "test") if (spec := getattr(config.data, split)) is not None}  # fmt: skip
+    init = None if config.model.init is None else hub.resolve(config.model.init)
+    tokenizer = _tokenizer(config, init, tables["train"])
+    shape = _shape(config, init, tokenizer)
+    task = make_task(config, tokenizer, tables["train"], shape)
+    bert_config = task.configure(shape)
+    notes: list[str] = []
+    batches: dict[str, Batches] = {}
+    steps = 0
+    for split, table in tables.items():
+        examples, truncated = task.examples(table)
+        if split == "train":
+            per_epoch = -(-len(examples) // config.train.batch_size)
+            steps = config.train.steps or math.ceil(config.train.epochs * per_epoch - 1e-9)
+        batches[split] = _batches(config, task, mesh, bert_config, examples, split, steps)
+        notes.append(_note(split, examples, batches[split], truncated, table, config.data.max_length))
+    dtype = compute_dtype(config.model.dtype)
+    graphdef = task.model_class.abstract(bert_config, dtype)[0]
+    weights = None if config.model.random_init else init
+    return Setup(config, mesh, task, tokenizer, bert_config, weights, batches, notes, steps, graphdef,
+                 make_optimizer(config.optim, steps))  # fmt: skip
+
+
+def compute_dtype(setting: str) -> Any:
+    """`auto` is bfloat16 where the hardware multiplies it (TPU, GPU) and float32 on CPU."""
+    if setting == "auto":
+        return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    return jnp.dtype(setting)
+
+
+def make_task(stage: Stage, tokenizer: TextTokenizer, train: Table, shape: BertConfig) -> Task:
+    """The task of a training table; labels keep the order of the model's own, where it knows exactly these."""
+    if stage.task != "classification":
+        return TASKS[stage.task](stage, tokenizer)
+    labels = label_names(train)
+    own = list(shape.id2label.values())
+    return Classification(stage, tokenizer, own if sorted(own) == sorted(labels) else labels)
+
+
+def _tokenizer(config: Config, init: Path | None, train: Table) -> TextTokenizer:
+    if config.data.tokenizer is not None:
+        return TextTokenizer.load(hub.resolve(config.data.tokenizer, weights=False))
+    if init is not None:
+        return TextTokenizer.load(init)
+    return TextTokenizer.train(train.texts, config.data.vocab_size, config.data.lowercase)
+
+
+def _shape(config: Config, init: Path | None, tokenizer: TextTokenizer) -> BertConfig:
+    model = config.model
+    if init is not None:
+        shape = BertConfig.from_json(init / "config.json")
+        if tokenizer.vocab_size > shape.vocab_size:
+            raise UserError(
+                f"{init}: the tokenizer knows {tokenizer.vocab_size} tokens, the model only {shape.vocab_size}"
+            )
+    else:
+        shape = BertConfig(
+            vocab_size=tokenizer.vocab_size,
+            hidden_size=model.hidden_size,
+            num_hidden_layers=model.num_hidden_layers,
+            num_attention_heads=model.num_attention_heads,
+            intermediate_size=model.intermediate_size or 4 * model.hidden_size,
+            max_position_embeddings=model.max_position_embeddings,
+            hidden_act=model.hidden_act,
+            pad_token_id=tokenizer.special_ids["pad"],
+        )
+    if config.data.max_length > shape.max_position_embeddings:
+        raise UserError(
+            f"--data.max_length is {config.data.max_length}; the model has {shape.max_position_embeddings} positions"
+        )
+    if model.hidden_dropout is not None:
+        shape = dataclasses.replace(shape, hidden_dropout_prob=model.hidden_dropout)
+    if model.attention_dropout is not None:
+        shape = dataclasses.replace(shape, attention_probs_dropout_prob=model.attention_dropout)
+    return shape
+
+
+def _batches(
+    config: Config, task: Task, mesh: Mesh, shape: BertConfig, examples: Examples, split: str, steps: int
+) -> Batches:
+    training = split == "train"
+    micro_batches = config.train.micro_batches if training else 1
+    return make_batches(
+        examples,
+        batch_size=config.train.batch_size if training else min(config.train.eval_batch_size, len(examples)),
+        steps=steps if training else None,
+        seed=config.seed if training else None,
+        row_length=config.data.row_length,
+        hidden_size=shape.hidden_size,
+        row_multiple=mesh.size * micro_batches,
+        length_multiple=8 if mesh.devices.flat[0].platform == "cpu" else 128,
+        finish=lambda batch, step: task.finish(batch, config.seed, step),
+        process=jax.process_index(),
+        processes=jax.process_count(),
+    )
+
+
+def _note(split: str, examples: Examples, batches: Batches, truncated: int, table: Table, max_length: int) -> str:
+    tokens = int(examples.offsets[-1])
+    lengths = np.sort(examples.lengths)
+    parts = [
+        f"{split}: {len(examples)} examples, {tokens} tokens (median {lengths[len(lengths) // 2]}, longest {lengths[-1]})",
+        f"rows of {batches.row_length}, {batches.rows} a step",
+    ]
+    if truncated:
+        parts.append(f"{truncated} texts cut to {max_length} tokens (--data.max_length)")
+    if table.skipped:
+        parts.append("left out: " + ", ".join(f"{count} {kind}" for kind, count in table.skipped.items()))
+    return ", ".join(parts)

@@ -1,0 +1,1 @@
+"""Tests of `jaxlm.models`, a file for each of its modules."""

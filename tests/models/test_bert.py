@@ -1,0 +1,133 @@
+"""The encoder computes what transformers' does."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxlm.models import BertModel
+
+from .conftest import Checkpoints
+from .reference import SHAPES, batch, flat_params, outputs, relative_error, torch_model, torch_outputs
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_hidden_states_and_pooled_output_equal_transformers(shape: str, checkpoints: Checkpoints) -> None:
+    for arrays in (batch(shape, padded=False), batch(shape, padded=True)):
+        found = outputs(checkpoints.model("BertModel", shape), **arrays)
+        expected = torch_outputs(torch_model("BertModel", shape), arrays)
+        np.testing.assert_allclose(found.last_hidden_state, expected["last_hidden_state"], atol=1e-4, rtol=0)
+        np.testing.assert_allclose(found.pooler_output, expected["pooler_output"], atol=1e-4, rtol=0)
+
+
+def test_defaults_are_one_unpadded_text_a_row_of_token_type_0(checkpoints: Checkpoints) -> None:
+    input_ids = batch("erf", padded=False)["input_ids"]
+    found = outputs(checkpoints.model("BertModel"), input_ids=input_ids)
+    expected = torch_outputs(torch_model("BertModel", "erf"), {"input_ids": input_ids})
+    np.testing.assert_allclose(found.last_hidden_state, expected["last_hidden_state"], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(found.pooler_output, expected["pooler_output"], atol=1e-4, rtol=0)
+
+
+def test_position_ids_choose_the_position_embeddings(checkpoints: Checkpoints) -> None:
+    arrays = batch("erf", padded=True) | {"position_ids": np.random.default_rng(1).integers(0, 24, (3, 12))}
+    found = outputs(checkpoints.model("BertModel"), **arrays)
+    expected = torch_outputs(torch_model("BertModel", "erf"), arrays)
+    np.testing.assert_allclose(found.last_hidden_state, expected["last_hidden_state"], atol=1e-4, rtol=0)
+
+
+def test_a_boolean_attention_mask_means_the_same_as_an_integer_one(checkpoints: Checkpoints) -> None:
+    model, arrays = checkpoints.model("BertModel"), batch("erf", padded=True)
+    integer = outputs(model, **arrays)
+    boolean = outputs(model, **arrays | {"attention_mask": arrays["attention_mask"] == 1})
+    np.testing.assert_array_equal(boolean.last_hidden_state, integer.last_hidden_state)
+
+
+def test_padding_does_not_change_a_token(checkpoints: Checkpoints) -> None:
+    model, arrays = checkpoints.model("BertModel"), batch("erf", padded=True)
+    padded = outputs(model, **arrays)
+    alone = outputs(model, **{name: array[1:2, :7] for name, array in arrays.items()})
+    assert relative_error(padded.last_hidden_state[1:2, :7], alone.last_hidden_state) < 1e-5
+    assert relative_error(padded.pooler_output[1:2], alone.pooler_output) < 1e-5
+
+
+def test_a_row_of_padding_alone_stays_finite(checkpoints: Checkpoints) -> None:
+    arrays = batch("erf", padded=True) | {"attention_mask": np.zeros((3, 12), int)}
+    found = outputs(checkpoints.model("BertModel"), **arrays)
+    assert np.isfinite(found.last_hidden_state).all()
+
+
+def test_bfloat16_compute_differs_from_float32_by_less_than_2_percent_rms(checkpoints: Checkpoints) -> None:
+    arrays = batch("erf", padded=False)
+    exact = outputs(checkpoints.model("BertModel"), **arrays)
+    rounded = outputs(checkpoints.model("BertModel", dtype=jnp.bfloat16), **arrays)
+    for found, expected in zip(rounded, exact, strict=True):
+        assert found.dtype == jnp.bfloat16
+        difference = np.asarray(found, np.float32) - expected
+        assert 1e-4 < np.linalg.norm(difference) / np.linalg.norm(expected) < 2e-2
+
+
+def test_parameters_and_gradients_are_float32_under_bfloat16_compute(checkpoints: Checkpoints) -> None:
+    graphdef, loaded = nnx.split(checkpoints.model("BertModel", dtype=jnp.bfloat16))
+    made = BertModel.abstract(SHAPES["erf"], jnp.bfloat16)[1]
+
+    def loss(params: nnx.State) -> jax.Array:
+        return nnx.merge(graphdef, params)(jnp.ones((1, 4), jnp.int32)).pooler_output.astype(jnp.float32).sum()
+
+    gradients = jax.eval_shape(jax.grad(loss), loaded)
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves((loaded, made, gradients))} == {"float32"}
+
+
+def test_a_model_without_pooler_has_hidden_states_and_no_pooled_output(checkpoints: Checkpoints) -> None:
+    arrays = batch("erf", padded=True)
+    without = checkpoints.model("BertForMaskedLM").bert
+    found = outputs(without, **arrays)
+    expected = torch_outputs(torch_model("BertForMaskedLM", "erf").bert, arrays)
+    np.testing.assert_allclose(found.last_hidden_state, expected["last_hidden_state"], atol=1e-4, rtol=0)
+    assert found.pooler_output is None
+    with pytest.raises(ValueError, match="without a pooler"):
+        without.pool(found.last_hidden_state, None)
+
+
+def initial_params(config: Any, seed: int) -> dict[str, jax.Array]:
+    return flat_params(jax.jit(lambda key: BertModel.initial_params(config, key))(jax.random.key(seed)))
+
+
+def test_initial_parameters_are_normal_kernels_zero_biases_and_unit_scales() -> None:
+    config = dataclasses.replace(SHAPES["erf"], initializer_range=0.05)
+    for name, value in initial_params(config, 0).items():
+        if name.endswith(("bias", "scale")):
+            np.testing.assert_array_equal(value, 1.0 if name.endswith("scale") else 0.0)
+        else:  # within five standard errors
+            assert abs(value.std() / 0.05 - 1) < 5 / np.sqrt(2 * value.size), name
+            assert abs(value.mean()) < 5 * 0.05 / np.sqrt(value.size), name
+
+
+def test_initial_parameters_differ_between_layers_and_between_seeds() -> None:
+    first, second = initial_params(SHAPES["erf"], 0), initial_params(SHAPES["erf"], 1)
+    kernels = [first["layers.0.attention.qkv_kernel"], first["layers.1.attention.qkv_kernel"],
+               second["layers.0.attention.qkv_kernel"]]  # fmt: skip
+    assert len({np.asarray(kernel).tobytes() for kernel in kernels}) == 3
+
+
+ONES = np.ones((2, 5), int)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_ids": np.ones(5, int)}, r"\[rows, length\]"),
+        ({"segment_ids": ONES, "attention_mask": ONES}, "not both"),
+        ({"segment_ids": ONES}, "position_ids"),
+        ({"segment_ids": ONES, "position_ids": ONES, "dropout_key": jax.random.key(0)}, "example_ids"),
+        ({"input_ids": np.ones((1, 25), int)}, "25 tokens a row, and the model has 24"),
+    ],
+)
+def test_inputs_that_do_not_make_sense_are_refused(
+    arguments: dict[str, Any], message: str, checkpoints: Checkpoints
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        checkpoints.model("BertModel")(**{"input_ids": ONES} | arguments)
