@@ -29,9 +29,9 @@ class EvaluateArguments:
 
     model: tyro.conf.Positional[str]
     """Hub name or directory of the model."""
-    data: DataSettings = DataSettings(max_length=0)
+    data: DataSettings = dataclasses.field(default_factory=lambda: DataSettings(max_length=0))
     """`--data.test FILE`, and columns as for training; max_length 0 is the model's own."""
-    mesh: MeshSettings = MeshSettings()
+    mesh: MeshSettings = dataclasses.field(default_factory=MeshSettings)
     batch_size: int = 128
     output: str | None = None
     """A file for the metrics as JSON, confusion matrix included."""
@@ -49,9 +49,9 @@ class PredictArguments:
     """A file of texts: txt (one a line), csv, tsv, jsonl or parquet, plain, .gz or .xz. Without it: standard input."""
     output: str | None = None
     """A file for the predictions; without it: standard output."""
-    data: DataSettings = DataSettings(max_length=0)
+    data: DataSettings = dataclasses.field(default_factory=lambda: DataSettings(max_length=0))
     """Columns of `--input`, as for training; max_length 0 is the model's own."""
-    mesh: MeshSettings = MeshSettings()
+    mesh: MeshSettings = dataclasses.field(default_factory=MeshSettings)
     batch_size: int = 128
 
 
@@ -70,18 +70,20 @@ _SYNONYMS = {
 }  # fmt: skip
 
 
-def _flags(kind: type, default: Any) -> dict[str, str]:
-    """The flags of an argument class, as `--a.b`, by dotted name."""
+def _flags(kind: type, default: Any = None) -> list[str]:
+    """The dotted names of the flags of an argument class, or of one of its instances."""
     names: list[str] = []
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
-        value = getattr(default, field.name, None)
-        positional = tyro.conf.Positional in getattr(hints[field.name], "__metadata__", ())
+        if isinstance(default, kind):
+            value = getattr(default, field.name)
+        else:
+            value = None if field.default_factory is dataclasses.MISSING else field.default_factory()
         if dataclasses.is_dataclass(value):
             names += [f"{field.name}.{name}" for name in _flags(type(value), value)]
-        elif not positional:
+        elif tyro.conf.Positional[str] != hints[field.name]:
             names.append(field.name)
-    return {name: f"--{name}" for name in names}
+    return names
 
 
 def suggest(flag: str, known: Sequence[str]) -> str | None:
@@ -101,9 +103,9 @@ def suggest(flag: str, known: Sequence[str]) -> str | None:
     return close[0] if close else None
 
 
-def _parse(kind: type[T], arguments: list[str], program: str, default: T | None = None) -> T:
+def _parse(kind: type[T], arguments: list[str], program: str, default: Any = tyro.MISSING_NONPROP) -> T:
     """Reads flags into `kind`; a wrong one is a UserError of one line."""
-    known = list(_flags(kind, kind if default is None else default))
+    known = _flags(kind, default)
     if not {"-h", "--help"} & set(arguments):
         for argument in arguments:
             if re.match(r"--?[A-Za-z]", argument):
@@ -155,7 +157,9 @@ def _preset(path: str) -> Config:
 
 def _train(arguments: list[str]) -> int:
     if not arguments or arguments[0].startswith("-"):
-        usage = "usage: python -m jaxlm train CONFIG [--section.name VALUE ...]; CONFIG is a file such as configs/sst2.py"
+        usage = (
+            "usage: python -m jaxlm train CONFIG [--section.name VALUE ...]; CONFIG is a file such as configs/sst2.py"
+        )
         if {"-h", "--help"} & set(arguments):
             print(usage + "\nAll settings: python -m jaxlm train CONFIG --help")
             return 0
@@ -276,6 +280,9 @@ def _env(arguments: list[str]) -> int:
     import jax
 
     import jaxlm
+    from jaxlm.parallel.mesh import set_up_compilation_cache
+
+    cache = set_up_compilation_cache()
 
     print(f"jaxlm {jaxlm.__version__}, Python {platform.python_version()}, {platform.platform()}")
     for name in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers", "transformers",
@@ -287,8 +294,11 @@ def _env(arguments: list[str]) -> int:
     print(f"cores {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}")
     for device in jax.local_devices():
         memory = (device.memory_stats() or {}).get("bytes_limit")
-        print(f"device {device.id}: {device.platform} {device.device_kind}" + (f", {memory / 2**30:.1f} GiB" if memory else ""))
-    print(f"processes {jax.process_count()}; compilation cache {jax.config.jax_compilation_cache_dir}")
+        print(
+            f"device {device.id}: {device.platform} {device.device_kind}"
+            + (f", {memory / 2**30:.1f} GiB" if memory else "")
+        )
+    print(f"processes {jax.process_count()}; compilation cache {cache}")
     for name, value in sorted(os.environ.items()):
         if name.startswith(("JAX_", "XLA_", "JAXLM_", "LIBTPU_", "CUDA_VISIBLE")) or name == "HF_HUB_OFFLINE":
             print(f"{name}={value}")

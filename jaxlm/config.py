@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 from jaxlm.errors import UserError
 
@@ -48,7 +48,7 @@ class ModelSettings:
 @dataclass(frozen=True)
 class DataSettings:
     train: str | None = None
-    """A file (csv, tsv, jsonl, parquet, txt; plain, .gz or .xz), `tfds:NAME[:SPLIT]`, `hf:NAME[:SPLIT]` or `docs:...`."""
+    """A csv, tsv, jsonl, parquet or txt file (also .gz, .xz), `tfds:NAME[:SPLIT]`, `hf:NAME[:SPLIT]` or `docs:NAME`."""
     dev: str | None = None
     """The same for the data that early stopping and the best checkpoint are judged by."""
     test: str | None = None
@@ -147,7 +147,7 @@ class Config(Stage):
     pretrain: Stage | None = None
     """A training that comes first, into WORKDIR/pretrain; the run starts from its model."""
     compare_from_scratch: bool = False
-    """After a run with `pretrain`: the same run from random weights, into WORKDIR/from_scratch, and a report of both."""
+    """After a run with `pretrain`: the same run from random weights, in WORKDIR/from_scratch, and a report of both."""
 
 
 def validate(config: Stage, where: str = "") -> None:
@@ -185,9 +185,10 @@ def validate(config: Stage, where: str = "") -> None:
         (data.train is not None, "data.train", data.train, "a file, tfds:NAME or hf:NAME"),
     ]  # fmt: skip
     if isinstance(config, Config):
+        devices = config.mesh.devices
         checks += [
             (0 <= config.seed < 2**32, "seed", config.seed, "between 0 and 2^32 - 1"),
-            (config.mesh.devices is None or config.mesh.devices >= 1, "mesh.devices", config.mesh.devices, "at least 1"),
+            (devices is None or devices >= 1, "mesh.devices", devices, "at least 1"),
             (
                 not config.compare_from_scratch or config.pretrain is not None,
                 "compare_from_scratch", True, "used together with a pretrain stage",
@@ -229,7 +230,8 @@ def changes(old: dict[str, Any], new: Config) -> tuple[list[str], list[str]]:
       Descriptions ("train.log_every: 20 -> 50") of the changes that are applied, and of those that are refused.
     """
     policy = _resume_policies(new)
-    applied, refused = [], []
+    applied: list[str] = []
+    refused: list[str] = []
     for name, value in flatten(new).items():
         if name not in _NO_PART_OF_THE_RUN and old.get(name) != value:
             line = f"{name}: {old.get(name)} -> {value}"
@@ -257,8 +259,3 @@ def fingerprint(config: Config) -> str:
         if policy[name] == "refuse" and name not in _NO_PART_OF_THE_RUN
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
-
-
-def field_types(kind: type) -> dict[str, Any]:
-    """The settings of a config class by name, with their types resolved."""
-    return get_type_hints(kind)

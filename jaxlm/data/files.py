@@ -5,14 +5,14 @@ import gzip
 import json
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from jaxlm.errors import UserError
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet", ".txt")
-_OPENERS = {".gz": gzip.open, ".xz": lzma.open}
+_OPENERS: dict[str, Callable[[Path, str], Any]] = {".gz": gzip.open, ".xz": lzma.open}
 
 
 class Row(NamedTuple):

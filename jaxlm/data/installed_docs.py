@@ -21,14 +21,15 @@ import re
 import sysconfig
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 Split = Literal["train", "dev", "test"]
 _SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
-LIBRARIES = ("numpy", "scipy", "sklearn", "jax", "flax", "optax")
+# What is imported, and the package to install for it. (The package called sklearn is not scikit-learn.)
+LIBRARIES = {name: name for name in ("numpy", "scipy", "jax", "flax", "optax")} | {"sklearn": "scikit-learn"}
 
 # Tests say little in English, and other people's code would be counted for the library that ships it.
 _SKIPPED_FOLDERS = re.compile(
@@ -41,9 +42,7 @@ MIN_WORDS, MAX_WORDS = 20, 80  # of a passage
 MIN_TOPICS = 10  # with fewer it would be another, easier task
 _HELD_OUT = 0.18  # of a topic's passages, at most, in dev; and as many in test
 _UNLABELLED_DEV = 0.02  # of the modules outside all topics: enough to measure a loss on
-_TELLING_WORDS = (
-    6  # a sentence as long as this is held out from training wherever it occurs; shorter ones recur by chance
-)
+_TELLING_WORDS = 6  # of a sentence: one that is held out is so wherever it occurs, but shorter ones recur by chance
 
 
 class Topic(NamedTuple):
@@ -72,12 +71,16 @@ TOPICS = (
     ),
     Topic("gradient descent", ("optax/",), ("optax", "gradient", "descent")),
     Topic("neural networks", ("flax/",), ("flax", "linen", "nnx", "neural", "network")),
-    Topic("asyncio", ("asyncio/",), ("asyncio",)),
+    Topic(
+        "concurrency",
+        ("asyncio/", "concurrent/", "multiprocessing/", "threading.py", "queue.py"),
+        ("concurren", "asyncio", "multiprocess", "threading", "queue"),
+    ),
     Topic("email", ("email/",), ("email", "e-mail")),
     Topic(
         "internet protocols",
-        ("http/", "urllib/", "xmlrpc/", "wsgiref/", "socketserver.py", "smtplib.py", "ftplib.py", "imaplib.py", "poplib.py"),
-        ("internet", "protocol", "http", "urllib", "rpc", "xmlrpc", "wsgi", "socketserver", "smtp", "ftp", "imap", "poplib"),
+        ("http/", "urllib/", "xmlrpc/", "wsgiref/", "socketserver.py", "smtplib.py", "ftplib.py", "imaplib.py"),
+        ("internet", "protocol", "http", "urllib", "rpc", "xmlrpc", "wsgi", "socketserver", "smtp", "ftp", "imap"),
     ),
 )
 _LIBRARY_NAMES = ("numpy", "scipy", "scikit", "sklearn", "jax", "jnp", "flax", "optax")
@@ -103,6 +106,10 @@ class Passage(NamedTuple):
     text: str
     label: str
     source: str  # "scipy/stats/_continuous_distns.py:norm_gen"; for messages to people
+
+    @property
+    def module(self) -> str:
+        return self.source.partition(":")[0]
 
 
 def pretraining_texts(split: Split) -> list[str]:
@@ -131,10 +138,11 @@ def topic_passages(split: Split, per_class: int | None = None) -> list[Passage]:
     """
     corpus = installed_corpus()
     if len(corpus.labels) < MIN_TOPICS:
-        missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
+        missing = [package for name, package in LIBRARIES.items() if importlib.util.find_spec(name) is None]
         raise TooFewTopics(
-            f"the documentation installed here makes {len(corpus.labels)} topics ({', '.join(corpus.labels)}), and "
-            f"the task needs {MIN_TOPICS}; not installed: {', '.join(missing) or 'parts of the standard library'}"
+            f"the documentation installed here has passages of {len(corpus.labels)} topics "
+            f"({', '.join(corpus.labels) or 'none'}) and the task needs {MIN_TOPICS}: install "
+            f"{', '.join(missing) or 'a complete standard library'}, or train on data of your own"
         )
     return corpus.topic_passages(split, per_class)
 
@@ -172,54 +180,21 @@ class Corpus:
                 for document in documents_of(path, prefix + path.relative_to(folder).as_posix()):
                     first.setdefault(document.text, document)
         self.documents = tuple(first.values())
-        self.split_of_module: dict[str, Split] = {}
-        self._passages = self._split(self._unambiguous_passages())
+        passages = _of_one_label(
+            [
+                Passage(text, label, f"{document.module}:{document.name}".removesuffix(":"))
+                for document in self.documents
+                if (label := label_of(document.module)) is not None
+                for text in passages_of(document)
+            ]
+        )
+        sizes = Counter(dict.fromkeys((document.module for document in self.documents), 0))
+        sizes.update(passage.module for passage in passages)
+        self.split_of_module = split_modules(sizes)
+        self._passages = _without_repeats(passages, self.split_of_module)
         counts = Counter((passage.label, split) for split, of_split in self._passages.items() for passage in of_split)
-        # A label that cannot be learnt, chosen for or tested is not one: a package that is not here has none of them.
+        # What has no passage to learn, choose or test by is no label, such as that of a library that is not here.
         self.labels = [topic.label for topic in TOPICS if all(counts[topic.label, split] for split in _SPLITS)]
-
-    def _unambiguous_passages(self) -> dict[str, dict[str, list[Passage]]]:
-        """The passages of each module of each label, but none whose text occurs under two labels."""
-        passages: dict[str, dict[str, list[Passage]]] = defaultdict(lambda: defaultdict(list))
-        labels_of_text: dict[str, set[str]] = defaultdict(set)
-        for document in self.documents:
-            label = label_of(document.module)
-            if label is not None:
-                source = f"{document.module}:{document.name}" if document.name else document.module
-                of_module = passages[label][document.module]
-                for text in passages_of(document):
-                    of_module.append(Passage(text, label, source))
-                    labels_of_text[_words(text)].add(label)
-        return {
-            label: {
-                module: [passage for passage in of_module if len(labels_of_text[_words(passage.text)]) == 1]
-                for module, of_module in modules.items()
-            }
-            for label, modules in passages.items()
-        }
-
-    def _split(self, passages: Mapping[str, Mapping[str, list[Passage]]]) -> dict[Split, list[Passage]]:
-        """The passages of each split, none repeated; fills `split_of_module`."""
-        for modules in passages.values():
-            self.split_of_module |= deal({module: len(of_module) for module, of_module in modules.items()})
-        for document in self.documents:
-            if document.module not in self.split_of_module:
-                self.split_of_module[document.module] = (
-                    "dev" if _uniform(document.module) < _UNLABELLED_DEV else "train"
-                )
-        everything = [
-            passage for modules in passages.values() for of_module in modules.values() for passage in of_module
-        ]
-        seen: set[str] = set()
-        split_passages: dict[Split, list[Passage]] = {split: [] for split in _SPLITS}
-        # Held-out splits come first, so that it is training that goes without a text that both have.
-        for split in reversed(_SPLITS):
-            for passage in everything:
-                words = _words(passage.text)
-                if self.split_of_module[passage.source.partition(":")[0]] == split and words not in seen:
-                    seen.add(words)
-                    split_passages[split].append(passage)
-        return split_passages
 
     def topic_passages(self, split: Split, per_class: int | None = None) -> list[Passage]:
         """See the function of the same name."""
@@ -267,21 +242,48 @@ def label_of(module: str) -> str | None:
     return next((topic.label for topic in TOPICS if module.startswith(topic.paths)), None)
 
 
-def deal(sizes: Mapping[str, int]) -> dict[str, Split]:
-    """Gives each module of one topic to a split, by its number of passages and the hash of its path.
+def split_modules(sizes: Mapping[str, int]) -> dict[str, Split]:
+    """The split of each module, from its number of passages and the hash of its path.
 
-    In the order of their hashes, modules go to test, or else to dev, while these have room for all of their passages,
-    and to training when neither has. A large module is thus in training, and dev and test are of several modules.
+    In the order of their hashes, a topic's modules go to the one of dev and test that has more room, while it has room
+    for all of the module's passages, and else to training. So dev and test have several modules each, and none that is
+    a large part of its topic. Few of the modules outside all topics go to dev, none to test.
     """
-    room: dict[Split, float] = dict.fromkeys(("test", "dev"), _HELD_OUT * sum(sizes.values()))
     splits: dict[str, Split] = {}
+    by_label: dict[str | None, list[str]] = defaultdict(list)
     for module in sorted(sizes, key=_uniform):
-        size = max(sizes[module], 1)
-        roomier = max(room, key=lambda split: room[split])
-        splits[module] = roomier if size <= room[roomier] else "train"
-        if splits[module] == roomier:
-            room[roomier] -= size
+        by_label[label_of(module)].append(module)
+    for module in by_label.pop(None, []):
+        splits[module] = "dev" if _uniform(module) < _UNLABELLED_DEV else "train"
+    for modules in by_label.values():
+        room: dict[Split, float] = dict.fromkeys(("test", "dev"), _HELD_OUT * sum(sizes[module] for module in modules))
+        for module in modules:
+            roomier = max(room, key=lambda split: room[split])
+            size = max(sizes[module], 1)  # a module without passages has documents
+            splits[module] = roomier if size <= room[roomier] else "train"
+            room[roomier] -= size if splits[module] == roomier else 0
     return splits
+
+
+def _of_one_label(passages: list[Passage]) -> list[Passage]:
+    """The passages but those whose text is found under several labels: boilerplate that documents none of them."""
+    labels: dict[str, set[str]] = defaultdict(set)
+    for passage in passages:
+        labels[_words(passage.text)].add(passage.label)
+    return [passage for passage in passages if len(labels[_words(passage.text)]) == 1]
+
+
+def _without_repeats(passages: list[Passage], split_of_module: Mapping[str, Split]) -> dict[Split, list[Passage]]:
+    """The passages of each split, each text once: in test if it is there, or else in dev, so not in training too."""
+    seen: set[str] = set()
+    of_split: dict[Split, list[Passage]] = {split: [] for split in _SPLITS}
+    for split in reversed(_SPLITS):
+        for passage in passages:
+            words = _words(passage.text)
+            if split_of_module[passage.module] == split and words not in seen:
+                seen.add(words)
+                of_split[split].append(passage)
+    return of_split
 
 
 def _python_files(folder: Path) -> Iterator[Path]:
@@ -351,7 +353,7 @@ def paragraphs(text: str) -> list[str]:
         stripped = line.lstrip()
         blank = not stripped or _UNDERLINE.match(line)
         if lines and (blank or len(line) - len(stripped) != indent):
-            # The second line of "- an item" or of "name: what it is for" is indented; that of "name : type" is other text.
+            # The second line of "- an item" or of "name: its use" hangs; what is below "name : type" is a paragraph.
             hangs = len(lines) == 1 and len(lines[0].split()) > 3 and not _PARAMETER.match(lines[0])
             if blank or len(line) - len(stripped) < indent or not hangs:
                 found.append(" ".join(" ".join(lines).split()))
@@ -383,28 +385,35 @@ def is_prose(paragraph: str) -> bool:
         return False
     words = [word.strip(".,;:!?()[]\"'`*").lower() for word in paragraph.split()]
     plain = sum(word.replace("-", "").replace("'", "").isalpha() for word in words)
-    return plain >= 0.7 * len(words) and sum(_FUNCTION_WORD.fullmatch(word) is not None for word in words) >= 0.2 * len(words)
+    function_words = sum(_FUNCTION_WORD.fullmatch(word) is not None for word in words)
+    return plain >= 0.7 * len(words) and function_words >= 0.2 * len(words)
 
 
 def passages_of(document: Document) -> Iterator[str]:
-    """Runs of paragraphs of prose, as few as make `MIN_WORDS`; sentences instead where a paragraph is too long.
-
-    A run goes on over the "name : type" of a parameter, from one description to the next, and ends at anything else.
-    """
+    """Runs of prose of `MIN_WORDS` to `MAX_WORDS`, each as many whole paragraphs as fit, names concealed."""
     own_names = {part.strip("_").lower() for part in document.module.removesuffix(".py").split("/")}
     run: list[str] = []
-    for paragraph in paragraphs(document.text):
-        if not is_prose(paragraph):
-            if not _PARAMETER.match(paragraph):
-                run = []
-            continue
-        for piece in [paragraph] if len(paragraph.split()) <= MAX_WORDS else sentences(paragraph):
-            run += conceal(piece, own_names).split()
-            if len(run) > MAX_WORDS:
-                run = []
-            elif len(run) >= MIN_WORDS:
+    for piece in _prose(document.text):
+        words = conceal(piece, own_names).split()
+        if not words or len(run) + len(words) > MAX_WORDS:
+            if len(run) >= MIN_WORDS:
                 yield " ".join(run)
-                run = []
+            run = []
+        if len(words) <= MAX_WORDS:
+            run += words
+
+
+def _prose(text: str) -> Iterator[str]:
+    """The paragraphs of prose, the sentences of one that is too long; "" wherever something else ends a run of them.
+
+    The "name : type" of a parameter ends no run: a passage may hold the descriptions of several parameters.
+    """
+    for paragraph in paragraphs(text):
+        if is_prose(paragraph):
+            yield from [paragraph] if len(paragraph.split()) <= MAX_WORDS else sentences(paragraph)
+        elif not _PARAMETER.match(paragraph):
+            yield ""
+    yield ""
 
 
 _CROSS_REFERENCE = re.compile(r":[a-z][\w:-]*:`[^`]*`|`[^`]*<[^`]*>`_*|\[\w+\]_")  # :func:`~a.b`, `text <link>`_, [1]_
@@ -415,20 +424,23 @@ _EMPTY = re.compile(r"\(\s*\)|\"\s*\"|'\s*'")
 _GAP = re.compile(r"\s+(?=[.,;:)])|(?<=\()\s+")
 
 
-def conceal(text: str, own_names: Iterable[str] = ()) -> str:
-    """The text without cross-references, dotted names, `own_names` (whole words) and what names any topic or library."""
+def conceal(text: str, own_names: Set[str] = frozenset()) -> str:
+    """The text without cross-references, dotted names, `own_names` and the words that name any topic or library."""
+
+    def shown(match: re.Match[str]) -> str:
+        word = match[0]
+        own = any(part.strip("_").lower() in own_names for part in word.split("-"))
+        return " " if own or gives_away(word) else word
+
     for pattern in (_CROSS_REFERENCE, _DOTTED_NAME):
         text = pattern.sub(" ", text)
-    text = _WORD.sub(
-        lambda match: " " if match[0].strip("_").lower() in own_names or gives_away(match[0]) else match[0],
-        text.replace("`", " "),
-    )
-    return _GAP.sub("", _EMPTY.sub(" ", text))
+    text = _WORD.sub(shown, text.replace("`", " "))
+    return _GAP.sub("", _EMPTY.sub(" ", text)).lstrip(" ,.;:")
 
 
 @functools.cache
 def gives_away(word: str) -> bool:
-    """Whether a word, or a part of it (`MultiMetricScorer`, `linear_model`), begins like a name of a topic or library."""
+    """Whether a word or a part of it (`MetricScorer`, `linear_model`) begins like a name of any topic or library."""
     return any(part.lower().startswith(_GIVEAWAYS) for part in (word, *_WORD_PART.findall(word)))
 
 

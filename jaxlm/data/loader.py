@@ -140,7 +140,7 @@ def make_batches(
     longest = int(lengths.max())
     if row_length is None:
         shortest = -(-longest // length_multiple) * length_multiple
-        candidates = range(shortest, max(2 * shortest, 128) + 1, length_multiple)
+        candidates = list(range(shortest, max(2 * shortest, 128) + 1, length_multiple))
     else:
         candidates = [row_length]
     # On a CPU a MiniLM step at length 128 costs 1.13 times as much a token as at 64; at width 384 this is 1 + 0.75 L/H.

@@ -60,7 +60,7 @@ class StratifiedOrder:
         epoch, place = steps // self.steps_per_epoch, steps % self.steps_per_epoch
         block = np.arange(self.batch_size)[None]
         if self.seed is not None:
-            key = _mix(_mix(np.uint64(self.seed) & _MASK) + epoch.astype(np.uint64) & _MASK)
+            key = _mix(_mix(np.asarray(self.seed, np.uint64) & _MASK) + epoch.astype(np.uint64) & _MASK)
             place = permute(place, self.steps_per_epoch, _mix(key + block.astype(np.uint64) & _MASK))
         rank = block * self.steps_per_epoch + place
         return np.where(rank < len(self._sorted), self._sorted[np.minimum(rank, len(self._sorted) - 1)], -1)

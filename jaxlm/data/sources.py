@@ -1,10 +1,11 @@
 """Where examples come from: a setting such as `train.tsv.xz`, `tfds:glue/sst2` or `docs:topics` becomes a `Table`."""
 
 import dataclasses
+import importlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jaxlm.config import DataSettings
 from jaxlm.data import files
@@ -89,7 +90,7 @@ class _Problems:
     def report(self, line: int, kind: str, detail: str = "") -> None:
         if self.policy == "error":
             raise UserError(
-                f"{self.source}, line {line}: {kind}{detail}; correct it, or pass --data.bad_rows skip to leave such rows out"
+                f"{self.source}, line {line}: {kind}{detail}; correct it, or leave such rows out: --data.bad_rows skip"
             )
         self.counts[kind] = self.counts.get(kind, 0) + 1
 
@@ -120,8 +121,9 @@ def _table(
     text = columns.find("text", settings.text, _TEXT_NAMES)
     pair = columns.find("text_pair", settings.text_pair, _PAIR_NAMES)
     label = columns.find("label", settings.label, _LABEL_NAMES) if labelled else None
-    if labelled and label is None and text is None and header is None and not named and width == 2:
-        text, label = _tell_apart(good)
+    if label is None and text is None and header is None and not named and width == 2:
+        text, guessed = _tell_apart(good)
+        label = guessed if labelled else None
     if labelled and label is None:
         raise UserError(f"{source}: which column is the label? {columns.offer('label')}")
     if text is None:
@@ -129,7 +131,9 @@ def _table(
         if len(rest) != 1:
             raise UserError(f"{source}: which column is the text? {columns.offer('text')}")
         text = rest[0]
-    table = Table(source, [], [] if pair is not None else None, [] if labelled else None, [], label_names, problems.counts)
+    table = Table(
+        source, [], [] if pair is not None else None, [] if labelled else None, [], label_names, problems.counts
+    )
     _fill(table, good, text, pair, label, problems)
     if not len(table):
         raise UserError(f"{source}: no usable row ({problems.counts})")
@@ -146,8 +150,9 @@ def _fill(table: Table, rows: Iterable[Row], text: Any, pair: Any, label: Any, p
         except KeyError as error:
             problems.report(line, "a column is missing", f" ({error.args[0]})")
             continue
-        if bad := next((cell for cell in cells[:2] if cell is not None and not isinstance(cell, str)), None):
-            problems.report(line, "text that is no string", f" ({bad!r})")
+        strange = [cell for cell in cells[:2] if cell is not None and not isinstance(cell, str)]
+        if strange:
+            problems.report(line, "text that is no string", f" ({strange[0]!r})")
             continue
         strings = ["" if cell is None else str(cell).strip() for cell in cells]
         if not strings[0] or (pair is not None and not strings[1]):
@@ -172,15 +177,18 @@ def _has_header(rows: Sequence[Row], settings: DataSettings) -> bool:
     if settings.header != "auto":
         return settings.header == "yes"
     first = {str(value).strip().lower() for value in rows[0].values}
-    asked = {name.lower() for name in (settings.text, settings.text_pair, settings.label) if name and not name.isdigit()}
+    asked = {
+        name.lower() for name in (settings.text, settings.text_pair, settings.label) if name and not name.isdigit()
+    }
     return bool(asked & first) or bool(first & set(_LABEL_NAMES) or (first & {"sentence", "text", "text_a", "index"}))
 
 
 def _tell_apart(rows: Sequence[Row]) -> tuple[int, int]:
     """(text, label) of a file of two unnamed columns: the label's values are shorter and repeat."""
     sample = rows[:1000]
-    distinct = [len({row.values[column] for row in sample}) for column in (0, 1)]
-    size = [sum(len(row.values[column]) for row in sample) for column in (0, 1)]
+    columns = list(zip(*(list(row.values) for row in sample), strict=True))
+    distinct = [len(set(column)) for column in columns]
+    size = [sum(map(len, column)) for column in columns]
     label = 0 if (distinct[0], size[0]) < (distinct[1], size[1]) else 1
     return 1 - label, label
 
@@ -212,7 +220,8 @@ def _tfds(name: str, split: str) -> tuple[list[str] | None, Iterator[Row]]:
     """A tensorflow-datasets text set by random access, without TensorFlow."""
     try:
         import tensorflow_datasets as tfds
-        import tensorflow_datasets.text  # noqa: F401 - registers glue and the other text sets
+
+        importlib.import_module("tensorflow_datasets.text")  # registers glue and the other text sets
     except ImportError as error:
         raise UserError(f"tfds:{name} needs the package tensorflow-datasets ({error})") from None
     dataset, _, asked = name.partition(":")
@@ -247,7 +256,9 @@ def _hf(name: str, split: str) -> tuple[list[str] | None, Iterator[Row]]:
     except ImportError:
         raise UserError(f"hf:{name} needs the package datasets: pip install datasets") from None
     dataset, _, asked = name.partition(":")
-    path, _, subset = dataset.partition("/") if dataset.count("/") == 1 and dataset.startswith("glue/") else (dataset, "", "")
+    path, _, subset = (
+        dataset.partition("/") if dataset.count("/") == 1 and dataset.startswith("glue/") else (dataset, "", "")
+    )
     try:
         available = datasets.get_dataset_split_names(path, subset or None)
         loaded = datasets.load_dataset(path, subset or None, split=_split(f"hf:{dataset}", asked, split, available))
@@ -280,11 +291,12 @@ def _docs(name: str, split: str) -> tuple[list[str] | None, Iterator[Row]]:
     from jaxlm.data import installed_docs
 
     kind, _, asked = name.partition(":")
+    part = cast(installed_docs.Split, _split(f"docs:{kind}", asked, split, ["train", "dev", "test"]))
     if kind == "topics":
-        passages = installed_docs.topic_passages(asked or split)
+        passages = installed_docs.topic_passages(part)
         rows = (Row(i, {"text": text, "label": label}) for i, (text, label, _) in enumerate(passages, 1))
     elif kind == "text":
-        rows = (Row(i, {"text": text}) for i, text in enumerate(installed_docs.pretraining_texts(asked or split), 1))
+        rows = (Row(i, {"text": text}) for i, text in enumerate(installed_docs.pretraining_texts(part), 1))
     else:
         raise UserError(f"docs:{name}: there are docs:topics and docs:text")
     return None, rows

@@ -37,9 +37,9 @@ class TextTokenizer:
             ("sep_token", "[SEP]", "sep"), ("mask_token", "[MASK]", "mask"))}  # fmt: skip
         missing = [name for name, number in ids.items() if number is None]
         if missing:
-            raise UserError(f"the tokenizer has no {', '.join(missing)} token; a BERT vocabulary has all of [PAD] [UNK] "
-                            "[CLS] [SEP] [MASK]")  # fmt: skip
-        self.special_ids: dict[str, int] = ids
+            names = ", ".join(missing)
+            raise UserError(f"the tokenizer has no {names} token; a BERT has [PAD], [UNK], [CLS], [SEP] and [MASK]")
+        self.special_ids = {name: number for name, number in ids.items() if number is not None}
 
     @property
     def vocab_size(self) -> int:

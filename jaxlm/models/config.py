@@ -33,8 +33,10 @@ class BertConfig:
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
     pad_token_id: int = 0
-    id2label: dict[int, str] = dataclasses.field(  # not hashed: a model's GraphDef holds its config, and jax.jit hashes it
-        default_factory=lambda: {0: "LABEL_0", 1: "LABEL_1"}, hash=False
+    id2label: dict[int, str] = (
+        dataclasses.field(  # not hashed: a model's GraphDef holds its config, and jax.jit hashes it
+            default_factory=lambda: {0: "LABEL_0", 1: "LABEL_1"}, hash=False
+        )
     )
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
 
@@ -52,7 +54,7 @@ class BertConfig:
             raise CheckpointError(f"hidden_act {self.hidden_act!r} is not one of {', '.join(ACTIVATIONS)}")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             rate = getattr(self, name)
-            if rate is not None and not 0 <= rate < 1:
+            if rate is not None and not (isinstance(rate, int | float) and 0 <= rate < 1):
                 raise CheckpointError(f"{name} is {rate!r}; a dropout rate lies in [0, 1)")
 
     @property
@@ -92,13 +94,16 @@ class BertConfig:
                 raise CheckpointError(f"{path}: {name} is {raw[name]!r}; jaxlm computes {allowed[0]!r} only")
         known = {field.name for field in dataclasses.fields(cls)}
         values = {name: value for name, value in raw.items() if name in known and name != "id2label"}
+        if labels := raw.get("id2label"):
+            try:
+                values["id2label"] = {int(index): name for index, name in labels.items()}
+            except (AttributeError, ValueError):
+                raise CheckpointError(f"{path}: id2label is {labels!r}; it must map class numbers to names") from None
+        elif isinstance(raw.get("num_labels"), int):
+            values["id2label"] = {index: f"LABEL_{index}" for index in range(raw["num_labels"])}
         try:
-            if raw.get("id2label"):
-                values["id2label"] = {int(index): name for index, name in raw["id2label"].items()}
-            elif isinstance(raw.get("num_labels"), int):
-                values["id2label"] = {index: f"LABEL_{index}" for index in range(raw["num_labels"])}
             return cls(**values)
-        except (ValueError, TypeError, AttributeError) as error:
+        except (CheckpointError, TypeError) as error:
             raise CheckpointError(f"{path}: {error}") from None
 
     def to_json(self, architecture: str) -> str:

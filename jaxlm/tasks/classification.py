@@ -4,7 +4,6 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -24,7 +23,9 @@ def label_names(table: Table) -> list[str]:
       UserError: there are fewer than two.
     """
     found = set(table.labels or [])
-    names = table.label_names or sorted(found, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
+    names = table.label_names or sorted(
+        found, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name)
+    )
     if len(found) < 2:
         only = f"only {next(iter(found))!r}" if found else "none"
         raise UserError(f"{table.source}: classification needs at least two labels; there is {only}")
@@ -79,9 +80,7 @@ class Classification(Task):
             )
             targets = {name: value[keep] for name, value in targets.items()}
             places = [places[index] for index in chosen]
-        found = Examples(
-            encoded.input_ids, encoded.token_type_ids, encoded.offsets, targets, places, table.source
-        )
+        found = Examples(encoded.input_ids, encoded.token_type_ids, encoded.offsets, targets, places, table.source)
         return found, encoded.truncated
 
     def _logits(self, model: Any, batch: DeviceBatch, dropout_key: jax.Array | None) -> jax.Array:

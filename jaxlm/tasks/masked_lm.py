@@ -43,8 +43,8 @@ class MaskedLM(Task):
             raise UserError(f"{table.source}: no text")
         offsets = np.zeros(len(windows) + 1, np.int64)
         np.cumsum([len(window) for window in windows], out=offsets[1:])
-        ids = np.concatenate([np.array(window, np.int32) for window in windows])
-        return Examples(ids, np.zeros(len(ids), np.int8), offsets, {}, places, table.source), 0
+        tokens = np.concatenate([np.array(window, np.int32) for window in windows])
+        return Examples(tokens, np.zeros(len(tokens), np.int8), offsets, {}, places, table.source), 0
 
     def finish(self, batch: Batch, seed: int, step: int) -> Batch:
         rate = self.stage.train.mask_rate

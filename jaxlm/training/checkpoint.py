@@ -52,9 +52,7 @@ class Checkpoints:
 
     def restore(self, step: int, abstract_state: State) -> tuple[State, dict[str, Any]]:
         """Reads a checkpoint into the shapes and shardings of `abstract_state` (`jax.ShapeDtypeStruct` leaves)."""
-        arguments = ocp.args.Composite(
-            state=ocp.args.StandardRestore(abstract_state), progress=ocp.args.JsonRestore()
-        )
+        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), progress=ocp.args.JsonRestore())
         found = self._manager.restore(step, args=arguments)
         return found.state, found.progress
 

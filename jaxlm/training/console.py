@@ -45,7 +45,8 @@ class Console:
 
         Yields a list: what is appended to it is said in the closing line.
         """
-        start, done, remarks = time.perf_counter(), threading.Event(), []
+        start, done = time.perf_counter(), threading.Event()
+        remarks: list[str] = []
 
         def beat() -> None:
             while not done.wait(0.5 if self.live else _HEARTBEAT_S):

@@ -26,8 +26,21 @@ def dry_run(config: Config, name: str, console: Console) -> None:
     with tempfile.TemporaryDirectory(prefix="jaxlm-dry-run-") as scratch:
         workdir = Path(scratch)
         runs = {name: config} if config.pretrain is None else stage_configs(config, workdir)
-        seconds = sum(_walk(stage, workdir / stage_name, mesh, console, stage_name) for stage_name, stage in runs.items())
+        seconds = sum(
+            _walk(stage, workdir / stage_name, mesh, console, stage_name) for stage_name, stage in runs.items()
+        )
     console.say(f"dry run passed; the real run would take about {duration(seconds)} and was not started")
+
+
+def _memory(step: jax.stages.Compiled) -> str:
+    """What a device needs, as the compiler counts and, where the platform tells, as it was used."""
+    facts = []
+    if (counted := step.memory_analysis()) is not None:
+        needed = counted.argument_size_in_bytes + counted.temp_size_in_bytes + counted.generated_code_size_in_bytes
+        facts.append(f"{needed / 2**30:.2f} GiB a device by the compiler's count")
+    if (used := device_memory_bytes()) is not None:
+        facts.append(f"{used / 2**30:.2f} GiB used at most")
+    return ", ".join(facts)
 
 
 def _walk(config: Config, workdir: Path, mesh: Mesh, console: Console, name: str) -> float:
@@ -67,12 +80,8 @@ def _walk(config: Config, workdir: Path, mesh: Mesh, console: Console, name: str
         write_model(setup, jax.tree.map(np.asarray, state["params"]), workdir / "model", {"train": {"loss": loss}})
         setup.task.model_class.from_pretrained(resolve(workdir / "model"))
     training_s = float(np.median(times[1:])) * setup.steps
-    memory = step.memory_analysis()
-    needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
-    used = device_memory_bytes()
     console.say(
         f"{name}: {setup.steps} steps of {np.median(times[1:]):.3f} s = {duration(training_s)}, evaluation "
-        f"{duration(evaluation_s)}, compilation {compile_s:.0f} s; {needed / 2**30:.2f} GiB a device by the compiler's count"
-        + (f", {used / 2**30:.2f} GiB in use at most" if used else "")
+        f"{duration(evaluation_s)}, compilation {compile_s:.0f} s; {_memory(step)}"
     )
     return training_s + evaluation_s + compile_s

@@ -240,7 +240,9 @@ def _judge(progress: Progress, score: float, larger_is_better: bool, patience: i
         progress.stopped_early = patience is not None and progress.evaluations_without_gain >= patience
 
 
-def _show(console: Console, name: str, step: int, steps: int, facts: dict[str, float], speeds: dict[str, float]) -> None:
+def _show(
+    console: Console, name: str, step: int, steps: int, facts: dict[str, float], speeds: dict[str, float]
+) -> None:
     left = (steps - step) * speeds["seconds_per_step"]
     text = (
         f"loss {facts['loss']:.4f}  {speeds['tokens_per_second']:.0f} tokens/s  "
@@ -276,7 +278,8 @@ class _Meter:
         now = time.perf_counter()
         seconds, steps = max(now - self._since, 1e-9), len(self._counted)
         result = {"seconds_per_step": seconds / max(steps, 1), "tokens_per_second": sum(self._counted) / seconds,
-                  "examples_per_second": self.batch_size * steps / seconds, "input_wait_share": self._waited / seconds}  # fmt: skip
+                  "examples_per_second": self.batch_size * steps / seconds,
+                  "input_wait_share": self._waited / seconds}  # fmt: skip
         self._since, self._waited = now, 0.0
         self._counted.clear()
         return result

@@ -23,8 +23,11 @@ def write_model_card(directory: Path, setup: Setup, results: dict[str, Any]) -> 
         for split, metrics in results.items()
         for name, value in scalars(metrics).items()
     ]
-    settings = [f"| {name} | {value} |" for name, value in flatten(config).items()
-                if value is not None and not name.startswith("pretrain.") and name not in ("workdir", "dry_run")]  # fmt: skip
+    settings = [
+        f"| {name} | {value} |"
+        for name, value in flatten(config).items()
+        if value is not None and name not in ("workdir", "dry_run")
+    ]
     versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     text = f"""---
 library_name: transformers

@@ -191,7 +191,8 @@ def _note(split: str, examples: Examples, batches: Batches, truncated: int, tabl
     tokens = int(examples.offsets[-1])
     lengths = np.sort(examples.lengths)
     parts = [
-        f"{split}: {len(examples)} examples, {tokens} tokens (median {lengths[len(lengths) // 2]}, longest {lengths[-1]})",
+        f"{split}: {len(examples)} examples, {tokens} tokens "
+        f"(median {lengths[len(lengths) // 2]}, longest {lengths[-1]})",
         f"rows of {batches.row_length}, {batches.rows} a step",
     ]
     if truncated:

@@ -28,7 +28,7 @@ def make_train_step(
     seed: int,
     micro_batches: int,
     mesh: Mesh,
-) -> Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]:
+) -> jax.stages.Wrapped:
     """Builds `step(state, batch) -> (state, metrics)`; the state passed in is donated.
 
     Losses and weights (examples, or masked tokens) are summed over micro-batches and devices, and divided once: the

@@ -35,7 +35,7 @@ SHAPES = {
 
 @functools.cache
 def torch_model(class_name: str, shape: str) -> Any:
-    """A transformers model without dropout. No parameter is 0 or 1: what is left out or swapped shows in the outputs."""
+    """A transformers model without dropout. No parameter is 0 or 1: what is left out or swapped shows."""
     config = transformers.BertConfig(**dataclasses.asdict(SHAPES[shape]))
     model = getattr(transformers, class_name)(config).eval()
     generator = torch.Generator().manual_seed(len(class_name) + len(shape))
@@ -77,6 +77,13 @@ def flat_params(params: Any) -> dict[str, Any]:
     """Nested parameters, or their gradients or shapes, by dotted name."""
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
     return {".".join(str(part.key) for part in path): leaf for path, leaf in leaves}
+
+
+def random_params(model: type[PretrainedModel], config: BertConfig) -> dict[str, Any]:
+    """Parameters for `nnx.merge(model.abstract(config)[0], ...)`; as in `torch_model`, none is 0 or 1."""
+    rng = np.random.default_rng(2)
+    leaves, tree = jax.tree.flatten(model.abstract(config)[1])
+    return jax.tree.unflatten(tree, [jnp.array(rng.normal(0.0, 0.3, leaf.shape), jnp.float32) for leaf in leaves])
 
 
 def params_of(model: nnx.Module) -> dict[str, jax.Array]:

@@ -92,13 +92,13 @@ def test_a_model_without_pooler_has_hidden_states_and_no_pooled_output(checkpoin
         without.pool(found.last_hidden_state, None)
 
 
-def initial_params(config: Any, seed: int) -> dict[str, jax.Array]:
-    return flat_params(jax.jit(lambda key: BertModel.initial_params(config, key))(jax.random.key(seed)))
+@jax.jit
+def initial_params(key: jax.Array) -> dict[str, jax.Array]:
+    return flat_params(BertModel.initial_params(dataclasses.replace(SHAPES["erf"], initializer_range=0.05), key))
 
 
 def test_initial_parameters_are_normal_kernels_zero_biases_and_unit_scales() -> None:
-    config = dataclasses.replace(SHAPES["erf"], initializer_range=0.05)
-    for name, value in initial_params(config, 0).items():
+    for name, value in initial_params(jax.random.key(0)).items():
         if name.endswith(("bias", "scale")):
             np.testing.assert_array_equal(value, 1.0 if name.endswith("scale") else 0.0)
         else:  # within five standard errors
@@ -107,7 +107,7 @@ def test_initial_parameters_are_normal_kernels_zero_biases_and_unit_scales() -> 
 
 
 def test_initial_parameters_differ_between_layers_and_between_seeds() -> None:
-    first, second = initial_params(SHAPES["erf"], 0), initial_params(SHAPES["erf"], 1)
+    first, second = initial_params(jax.random.key(0)), initial_params(jax.random.key(1))
     kernels = [first["layers.0.attention.qkv_kernel"], first["layers.1.attention.qkv_kernel"],
                second["layers.0.attention.qkv_kernel"]]  # fmt: skip
     assert len({np.asarray(kernel).tobytes() for kernel in kernels}) == 3

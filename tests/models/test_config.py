@@ -1,0 +1,109 @@
+"""config.json is read as transformers reads it, and what is no BERT is refused with the file's name."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+from jaxlm.models import BertConfig, CheckpointError
+
+from .reference import SHAPES
+
+FIELDS = [field.name for field in dataclasses.fields(BertConfig)]
+
+
+def write(directory: Path, values: Any) -> Path:
+    path = directory / "config.json"
+    path.write_text(values if isinstance(values, str) else json.dumps(values), encoding="utf-8")
+    return path
+
+
+def test_the_defaults_are_those_of_transformers() -> None:
+    reference = transformers.BertConfig()
+    assert dataclasses.asdict(BertConfig()) == {name: getattr(reference, name) for name in FIELDS}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_config_that_transformers_wrote_reads_back_equal(shape: str, tmp_path: Path) -> None:
+    transformers.BertConfig(**dataclasses.asdict(SHAPES[shape])).save_pretrained(tmp_path)
+    assert BertConfig.from_json(tmp_path / "config.json") == SHAPES[shape]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_transformers_reads_the_config_that_we_write(shape: str, tmp_path: Path) -> None:
+    write(tmp_path, SHAPES[shape].to_json("BertForMaskedLM"))
+    read = transformers.AutoConfig.from_pretrained(tmp_path)
+    assert isinstance(read, transformers.BertConfig)
+    assert read.architectures == ["BertForMaskedLM"]
+    assert {name: getattr(read, name) for name in FIELDS} == dataclasses.asdict(SHAPES[shape])
+    assert read.label2id == {name: index for index, name in SHAPES[shape].id2label.items()}
+
+
+def test_every_field_survives_writing_and_reading(tmp_path: Path) -> None:
+    config = BertConfig(
+        vocab_size=7, hidden_size=6, num_hidden_layers=5, num_attention_heads=3, intermediate_size=4, hidden_act="relu",
+        hidden_dropout_prob=0.25, attention_probs_dropout_prob=0.125, classifier_dropout=0.5, max_position_embeddings=9,
+        type_vocab_size=1, initializer_range=0.5, layer_norm_eps=1e-5, pad_token_id=3,
+        id2label={index: f"größe {index}" for index in range(12)}, problem_type="regression",
+    )  # fmt: skip
+    changed = [name for name in FIELDS if getattr(config, name) != getattr(BertConfig(), name)]
+    assert changed == FIELDS
+    assert BertConfig.from_json(write(tmp_path, config.to_json("BertModel"))) == config
+
+
+def test_what_a_short_config_leaves_out_takes_the_default(tmp_path: Path) -> None:
+    assert BertConfig.from_json(write(tmp_path, {"hidden_size": 24})) == BertConfig(hidden_size=24)
+
+
+def test_num_labels_without_names_makes_names(tmp_path: Path) -> None:
+    config = BertConfig.from_json(write(tmp_path, {"model_type": "bert", "num_labels": 3}))
+    assert config.id2label == {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}
+    assert config.num_labels == 3
+
+
+def test_equal_configs_hash_equal_so_that_a_graphdef_can_be_a_static_argument() -> None:
+    assert hash(BertConfig(id2label={0: "a"})) == hash(BertConfig(id2label={0: "a"}))
+    assert BertConfig(id2label={0: "a"}) != BertConfig(id2label={0: "b"})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "holds no JSON object"),
+        ({"model_type": "roberta"}, "model_type is 'roberta'"),
+        ({"hidden_act": "swish"}, "hidden_act 'swish' is not one of gelu, gelu_new, relu"),
+        ({"hidden_size": 100}, "hidden_size 100 is not a multiple of num_attention_heads 12"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
+        ({"vocab_size": "many"}, "vocab_size is 'many'"),
+        ({"intermediate_size": 3.5}, "intermediate_size is 3.5"),
+        ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob is 1.0"),
+        ({"classifier_dropout": -0.1}, "classifier_dropout is -0.1"),
+        ({"attention_probs_dropout_prob": "0.1"}, "attention_probs_dropout_prob is '0.1'"),
+        ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
+        ({"is_decoder": True}, "is_decoder is True"),
+        ({"add_cross_attention": True}, "add_cross_attention is True"),
+        ({"tie_word_embeddings": False}, "tie_word_embeddings is False"),
+        ({"id2label": ["no", "yes"]}, "id2label is .* must map class numbers to names"),
+        ({"id2label": {"no": 0, "yes": 1}}, "id2label is .* must map class numbers to names"),
+    ],
+)
+def test_what_is_no_bert_is_refused_with_the_files_name(values: Any, message: str, tmp_path: Path) -> None:
+    path = write(tmp_path, values)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        BertConfig.from_json(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_config_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(CheckpointError, match="is not JSON"):
+        BertConfig.from_json(tmp_path / "config.json")
+
+
+def test_a_directory_without_config_is_no_model_directory(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=f"{tmp_path} is no model directory"):
+        BertConfig.from_json(tmp_path / "config.json")
