@@ -21,7 +21,7 @@ import re
 import sysconfig
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -226,14 +226,13 @@ class Corpus:
 
     @functools.cached_property
     def _held_out_sentences(self) -> frozenset[str]:
-        """The words of each telling sentence of the modules in dev and test."""
+        """The telling sentences of the modules in dev and test."""
         return frozenset(
-            words
+            sentence
             for document in self.documents
             if self.split_of_module[document.module] != "train"
             for paragraph in paragraphs(document.text)
-            for sentence in sentences(paragraph)
-            if (words := _words(sentence)).count(" ") >= _TELLING_WORDS - 1
+            for sentence in _telling_sentences(paragraph)
         )
 
 
@@ -274,15 +273,22 @@ def _of_one_label(passages: list[Passage]) -> list[Passage]:
 
 
 def _without_repeats(passages: list[Passage], split_of_module: Mapping[str, Split]) -> dict[Split, list[Passage]]:
-    """The passages of each split, each text once: in test if it is there, or else in dev, so not in training too."""
-    seen: set[str] = set()
+    """The passages of each split, each text once.
+
+    No telling sentence of test is in dev, and none of both in training: the modules of a topic share boilerplate, and
+    to have learnt that by heart should not count.
+    """
     of_split: dict[Split, list[Passage]] = {split: [] for split in _SPLITS}
+    held_out: set[str] = set()
     for split in reversed(_SPLITS):
+        seen: set[str] = set()
         for passage in passages:
-            words = _words(passage.text)
-            if split_of_module[passage.module] == split and words not in seen:
-                seen.add(words)
-                of_split[split].append(passage)
+            if split_of_module[passage.module] == split:
+                repeatable = {_words(passage.text), *_telling_sentences(passage.text)}
+                if held_out.isdisjoint(repeatable) and _words(passage.text) not in seen:
+                    seen |= repeatable
+                    of_split[split].append(passage)
+        held_out |= seen
     return of_split
 
 
@@ -339,26 +345,33 @@ def _attached_documents(call: ast.Call, module: str) -> Iterator[Document]:
                 yield Document(module, ".".join(names), inspect.cleandoc(string))
 
 
-_UNDERLINE = re.compile(r"\s*([-=~^*#\"'+])\1{2,}\s*$")
+_UNDERLINE = re.compile(r"([-=~^*#\"'+])\1{2,}\s*$")
 _PARAMETER = re.compile(r"\*{0,2}\w+(, \*{0,2}\w+)* : ")  # "axis : int, optional", the description below it
+_ITEM = re.compile(
+    r"([-*+]|\d+[.)]|\.\.|:[^:`]+:|\*{0,2}\w+( \([^)]*\))?:) "
+)  # "- ", "1. ", ".. ", ":param x: ", "x (int): "
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`\"(])")
 
 
 def paragraphs(text: str) -> list[str]:
-    """The paragraphs, headings and items of a docstring, each on one line; a change of indentation starts a new one."""
+    """The paragraphs, headings and items of a docstring, each on one line.
+
+    A new one starts after a blank line, with an item of a list, and where the indentation changes; the further lines of
+    an item may be indented.
+    """
     found: list[str] = []
     lines: list[str] = []
     indent = 0
     for line in [*text.splitlines(), ""]:
         stripped = line.lstrip()
-        blank = not stripped or _UNDERLINE.match(line)
-        if lines and (blank or len(line) - len(stripped) != indent):
-            # The second line of "- an item" or of "name: its use" hangs; what is below "name : type" is a paragraph.
-            hangs = len(lines) == 1 and len(lines[0].split()) > 3 and not _PARAMETER.match(lines[0])
-            if blank or len(line) - len(stripped) < indent or not hangs:
+        ends = not stripped or _UNDERLINE.match(stripped) is not None
+        if lines:
+            deeper = len(line) - len(stripped) - indent
+            hangs = deeper > 0 and len(lines) == 1 and _ITEM.match(lines[0])
+            if ends or _ITEM.match(stripped) or not (deeper == 0 or hangs):
                 found.append(" ".join(" ".join(lines).split()))
                 lines = []
-        if not blank:
+        if not ends:
             lines.append(stripped)
             indent = len(line) - len(stripped)
     return found
@@ -367,6 +380,11 @@ def paragraphs(text: str) -> list[str]:
 def sentences(paragraph: str) -> list[str]:
     """A paragraph cut where a full stop, question or exclamation mark is followed by a capital or a quotation."""
     return _SENTENCE_END.split(paragraph)
+
+
+def _telling_sentences(paragraph: str) -> list[str]:
+    """The words of the sentences that are too long to recur by chance."""
+    return [words for words in map(_words, sentences(paragraph)) if words.count(" ") >= _TELLING_WORDS - 1]
 
 
 _FUNCTION_WORD = re.compile(
@@ -391,7 +409,7 @@ def is_prose(paragraph: str) -> bool:
 
 def passages_of(document: Document) -> Iterator[str]:
     """Runs of prose of `MIN_WORDS` to `MAX_WORDS`, each as many whole paragraphs as fit, names concealed."""
-    own_names = {part.strip("_").lower() for part in document.module.removesuffix(".py").split("/")}
+    own_names = frozenset(part.strip("_").lower() for part in document.module.removesuffix(".py").split("/"))
     run: list[str] = []
     for piece in _prose(document.text):
         words = conceal(piece, own_names).split()
@@ -424,13 +442,11 @@ _EMPTY = re.compile(r"\(\s*\)|\"\s*\"|'\s*'")
 _GAP = re.compile(r"\s+(?=[.,;:)])|(?<=\()\s+")
 
 
-def conceal(text: str, own_names: Set[str] = frozenset()) -> str:
+def conceal(text: str, own_names: frozenset[str] = frozenset()) -> str:
     """The text without cross-references, dotted names, `own_names` and the words that name any topic or library."""
 
     def shown(match: re.Match[str]) -> str:
-        word = match[0]
-        own = any(part.strip("_").lower() in own_names for part in word.split("-"))
-        return " " if own or gives_away(word) else word
+        return " " if gives_away(match[0]) or not own_names.isdisjoint(_names_in(match[0])) else match[0]
 
     for pattern in (_CROSS_REFERENCE, _DOTTED_NAME):
         text = pattern.sub(" ", text)
@@ -441,7 +457,13 @@ def conceal(text: str, own_names: Set[str] = frozenset()) -> str:
 @functools.cache
 def gives_away(word: str) -> bool:
     """Whether a word or a part of it (`MetricScorer`, `linear_model`) begins like a name of any topic or library."""
-    return any(part.lower().startswith(_GIVEAWAYS) for part in (word, *_WORD_PART.findall(word)))
+    return any(part.lower().startswith(_GIVEAWAYS) for part in (*_names_in(word), *_WORD_PART.findall(word)))
+
+
+@functools.cache
+def _names_in(word: str) -> frozenset[str]:
+    """A word and its parts between hyphens, in lower case and without outer underscores."""
+    return frozenset(part.strip("_").lower() for part in (word, *word.split("-")))
 
 
 def _words(text: str) -> str:

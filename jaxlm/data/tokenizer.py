@@ -64,6 +64,8 @@ class TextTokenizer:
                 lines = (directory / "vocab.txt").read_text(encoding="utf-8").split("\n")
                 vocab = {token.rstrip("\r"): number for number, token in enumerate(lines) if token.rstrip("\r")}
                 return cls(_bert_backend(vocab, settings), settings)
+        except UserError as error:
+            raise UserError(f"{directory}: {error}") from None
         except (OSError, ValueError, UnicodeDecodeError) as error:
             raise UserError(f"the tokenizer in {directory} cannot be read: {error}") from None
         except Exception as error:  # the Rust library raises plain Exception for a damaged tokenizer.json

@@ -9,7 +9,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 State = dict[str, Any]
-logging.getLogger("absl").setLevel(logging.WARNING)
+logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of every checkpoint without a score
 
 
 class Checkpoints:

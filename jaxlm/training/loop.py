@@ -34,7 +34,6 @@ class Progress:
 
     step: int = 0
     best_score: float | None = None
-    best_step: int = 0
     evaluations_without_gain: int = 0
     stopped_early: bool = False
     interval_loss: float = 0.0  # sum of the losses since the last log line
@@ -234,7 +233,7 @@ def _judge(progress: Progress, score: float, larger_is_better: bool, patience: i
     """Compares an evaluation with the best so far, and decides whether patience is at its end."""
     best = progress.best_score
     if best is None or (score > best if larger_is_better else score < best):
-        progress.best_score, progress.best_step, progress.evaluations_without_gain = score, progress.step, 0
+        progress.best_score, progress.evaluations_without_gain = score, 0
     else:
         progress.evaluations_without_gain += 1
         progress.stopped_early = patience is not None and progress.evaluations_without_gain >= patience

@@ -67,7 +67,7 @@ def make_train_step(
             "params": optax.apply_updates(state["params"], updates),
             "opt_state": opt_state,
         }
-        return new, {"loss": loss / weight, "weight": weight, "grad_norm": optax.global_norm(grads)}
+        return new, {"loss": loss / weight, "weight": weight, "grad_norm": optax.tree.norm(grads)}
 
     whole = replicated(mesh)
     return jax.jit(step, donate_argnums=0, in_shardings=(whole, by_rows(mesh)), out_shardings=(whole, whole))

@@ -112,6 +112,7 @@ Args:
   key: what the first line says and
     the second line too.
   other: short.
+  one_more: shorter.
 """
     assert paragraphs(text) == [
         "Summary over two lines.",
@@ -121,6 +122,7 @@ Args:
         "Args:",
         "key: what the first line says and the second line too.",
         "other: short.",
+        "one_more: shorter.",
     ]
 
 
@@ -153,7 +155,7 @@ def test_prose_is_told_from_code_lists_and_references(paragraph, prose):
     ],
 )
 def test_names_of_topics_libraries_and_the_own_module_are_concealed(text, concealed):
-    assert " ".join(conceal(text, {"base"}).split()) == concealed
+    assert " ".join(conceal(text, frozenset({"base"})).split()) == concealed
 
 
 def test_a_passage_runs_over_parameters_and_ends_at_code():

@@ -1,10 +1,16 @@
 """Attention sees an example and nothing else."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
 
-from jaxlm.models.attention import attend, segment_mask
+from jaxlm.models import attention
+from jaxlm.models.attention import segment_mask
+
+from .reference import quick_jit
+
+attend = quick_jit(attention.attend)
 
 
 def test_a_token_sees_its_own_segment_and_padding_sees_the_first() -> None:
@@ -34,4 +40,5 @@ def test_what_a_query_does_not_see_cannot_reach_it() -> None:
 
 def test_the_result_has_the_dtype_of_the_values() -> None:
     x = jnp.ones((1, 3, 2, 4), jnp.bfloat16)
-    assert attend(x, x, x, segment_mask(jnp.ones((1, 3), jnp.int32))).dtype == jnp.bfloat16
+    mask = segment_mask(jnp.ones((1, 3), jnp.int32))
+    assert jax.eval_shape(attention.attend, x, x, x, mask).dtype == jnp.bfloat16

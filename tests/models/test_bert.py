@@ -12,7 +12,7 @@ from flax import nnx
 from jaxlm.models import BertModel
 
 from .conftest import Checkpoints
-from .reference import SHAPES, batch, flat_params, outputs, relative_error, torch_model, torch_outputs
+from .reference import SHAPES, batch, flat_params, outputs, quick_jit, relative_error, torch_model, torch_outputs
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -92,7 +92,7 @@ def test_a_model_without_pooler_has_hidden_states_and_no_pooled_output(checkpoin
         without.pool(found.last_hidden_state, None)
 
 
-@jax.jit
+@quick_jit
 def initial_params(key: jax.Array) -> dict[str, jax.Array]:
     return flat_params(BertModel.initial_params(dataclasses.replace(SHAPES["erf"], initializer_range=0.05), key))
 

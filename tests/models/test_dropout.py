@@ -1,6 +1,7 @@
 """Dropout is random where it should be, and the same where it should be."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from flax import nnx
 from jaxlm.models import BertForSequenceClassification
 from jaxlm.models.dropout import DropoutSite, DropoutSites, dropout_attention, dropout_tokens, lowbias32
 
-from .reference import SHAPES, batch, outputs, random_params
+from .reference import SHAPES, batch, outputs, quick_jit, random_params
 
 SEVERAL = [0, 1, 2, 3, 1000, 65536, 10**9, 2**32 - 1]
 
@@ -25,15 +26,20 @@ def sites(seed: int, examples: Any, length: int, layers: int = 1) -> DropoutSite
     return DropoutSites.create(jax.random.key(seed), layers, jnp.broadcast_to(examples, shape), positions)
 
 
+@functools.partial(quick_jit, static_argnums=(0, 2))
+def dropped(drop: Any, x: jax.Array, rate: float, site: DropoutSite) -> jax.Array:
+    return drop(x, rate, site)
+
+
 def token_mask(site: DropoutSite, rate: float = 0.5, features: int = 64) -> np.ndarray:
     """What is kept of tokens: `[rows, length, features]`."""
-    return np.asarray(dropout_tokens(jnp.ones((*site.positions.shape, features)), rate, site)) > 0
+    return np.asarray(dropped(dropout_tokens, jnp.ones((*site.positions.shape, features)), rate, site)) > 0
 
 
 def attention_mask(site: DropoutSite, rate: float = 0.5, heads: int = 4) -> np.ndarray:
     """What is kept of attention probabilities: `[rows, heads, queries, keys]`."""
     rows, length = site.positions.shape
-    return np.asarray(dropout_attention(jnp.ones((rows, heads, length, length)), rate, site)) > 0
+    return np.asarray(dropped(dropout_attention, jnp.ones((rows, heads, length, length)), rate, site)) > 0
 
 
 def largest_correlation(masks: np.ndarray, axis: int = 0) -> float:
@@ -54,8 +60,8 @@ def test_the_dropped_share_is_the_rate(rate: float) -> None:
 
 @pytest.mark.parametrize("axis", [0, 1, 2], ids=["example", "position", "feature"])
 def test_every_example_position_and_feature_is_dropped_at_the_rate(axis: int) -> None:
-    dropped = np.moveaxis(~token_mask(sites(1, range(64), 64).site(0, 0), 0.1), axis, 0).reshape(64, -1)
-    assert np.abs(dropped.mean(1) - 0.1).max() < 5 * np.sqrt(0.1 * 0.9 / dropped.shape[1])
+    shares = np.moveaxis(~token_mask(sites(1, range(64), 64).site(0, 0), 0.1), axis, 0).reshape(64, -1)
+    assert np.abs(shares.mean(1) - 0.1).max() < 5 * np.sqrt(0.1 * 0.9 / shares.shape[1])
 
 
 def test_masks_of_sites_layers_and_steps_are_independent() -> None:
@@ -65,6 +71,13 @@ def test_masks_of_sites_layers_and_steps_are_independent() -> None:
         for layer in range(4)  # three layers, then embeddings and heads
         for site in range(3)
     ]
+    assert largest_correlation(np.stack(masks)) < 5
+
+
+def test_seeds_that_differ_in_one_bit_of_either_word_give_independent_masks() -> None:
+    site = sites(11, SEVERAL, 32).site(0, 0)
+    seeds = [(0, 0), (0, 1), (1, 0), (0, 2**31), (2**31, 0)]
+    masks = [token_mask(site._replace(seed=jnp.array(seed, jnp.uint32))) for seed in seeds]
     assert largest_correlation(np.stack(masks)) < 5
 
 
@@ -112,24 +125,27 @@ def test_a_site_at_offsets_drops_what_the_whole_rows_drop_there() -> None:
 def test_dropout_preserves_the_expectation(rate: float) -> None:
     x = jnp.array([3.0, -0.25, 1e-3])
     site = sites(7, range(64), 256).site(0, 0)
-    dropped = np.asarray(dropout_tokens(jnp.broadcast_to(x, (64, 256, 3)), rate, site), np.float64).reshape(-1, 3)
-    standard_error = np.abs(x) * np.sqrt(rate / (1 - rate) / len(dropped))
-    assert (np.abs(dropped.mean(0) - x) < 4 * standard_error).all()
+    found = np.asarray(dropped(dropout_tokens, jnp.broadcast_to(x, (64, 256, 3)), rate, site), np.float64).reshape(
+        -1, 3
+    )
+    standard_error = np.abs(x) * np.sqrt(rate / (1 - rate) / len(found))
+    assert (np.abs(found.mean(0) - x) < 4 * standard_error).all()
 
 
 def test_what_is_kept_is_scaled_and_the_rest_is_0() -> None:
     site, x = sites(8, range(4), 8).site(0, 0), np.random.default_rng(0).normal(size=(4, 8, 64)).astype(np.float32)
     expected = np.where(token_mask(site, 0.2), x / np.float32(0.8), 0)
-    np.testing.assert_allclose(dropout_tokens(jnp.array(x), 0.2, site), expected, rtol=1e-6)
+    np.testing.assert_allclose(dropped(dropout_tokens, jnp.array(x), 0.2, site), expected, rtol=1e-6)
     weights = np.random.default_rng(0).uniform(size=(4, 4, 8, 8)).astype(np.float32)
     expected = np.where(attention_mask(site, 0.2), weights / np.float32(0.8), 0)
-    np.testing.assert_allclose(dropout_attention(jnp.array(weights), 0.2, site), expected, rtol=1e-6)
+    np.testing.assert_allclose(dropped(dropout_attention, jnp.array(weights), 0.2, site), expected, rtol=1e-6)
 
 
 def test_dropout_keeps_the_dtype() -> None:
     site = sites(9, [0], 4).site(0, 0)
-    assert dropout_tokens(jnp.ones((1, 4, 2), jnp.bfloat16), 0.1, site).dtype == jnp.bfloat16
-    assert dropout_attention(jnp.ones((1, 2, 4, 4), jnp.bfloat16), 0.1, site).dtype == jnp.bfloat16
+    for drop, shape in ((dropout_tokens, (1, 4, 2)), (dropout_attention, (1, 2, 4, 4))):
+        result = jax.eval_shape(functools.partial(drop, rate=0.1, site=site), jnp.ones(shape, jnp.bfloat16))
+        assert result.dtype == jnp.bfloat16
 
 
 def test_without_site_or_rate_the_array_itself_comes_back() -> None:
@@ -181,7 +197,7 @@ def test_every_place_of_a_model_where_dropout_happens_has_a_site_of_its_own(monk
     for place in ("bert.dropout_tokens", "attention.dropout_attention", "heads.dropout_tokens"):
         monkeypatch.setattr(f"jaxlm.models.{place}", record)
 
-    @jax.jit
+    @quick_jit
     def run(key: jax.Array) -> jax.Array:
         model = nnx.merge(BertForSequenceClassification.abstract(DROPPING)[0], params)
         model(jnp.ones((1, 4), jnp.int32), dropout_key=key)

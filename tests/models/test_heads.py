@@ -22,6 +22,7 @@ from .reference import (
     cross_entropy,
     flat_params,
     outputs,
+    quick_jit,
     relative_error,
     torch_model,
     torch_outputs,
@@ -77,7 +78,7 @@ def test_loss_and_gradients_equal_torch_autograd(
 ) -> None:
     config, arrays = SHAPES["relu"], batch("relu", padded=True)
     graphdef, params = nnx.split(checkpoints.model(class_name, "relu"))
-    found, gradients = jax.jit(jax.value_and_grad(lambda params: loss(nnx.merge(graphdef, params), arrays)))(params)
+    found, gradients = quick_jit(jax.value_and_grad(lambda params: loss(nnx.merge(graphdef, params), arrays)))(params)
 
     reference = torch_model(class_name, "relu")
     expected = torch_loss(reference, {name: torch.from_numpy(array) for name, array in arrays.items()})

@@ -12,7 +12,15 @@ from flax import nnx
 
 from jaxlm.models import BertForPreTraining, BertForSequenceClassification
 
-from .reference import SHAPES, assert_gradients_equal, cross_entropy, flat_params, random_params, relative_error
+from .reference import (
+    SHAPES,
+    assert_gradients_equal,
+    cross_entropy,
+    flat_params,
+    quick_jit,
+    random_params,
+    relative_error,
+)
 
 CONFIG = dataclasses.replace(
     SHAPES["erf"], hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.4, classifier_dropout=0.2,
@@ -87,7 +95,7 @@ class Result(NamedTuple):
     gradients: dict[str, jax.Array]
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(quick_jit, static_argnums=0)
 def _loss_and_gradients(graphdef: nnx.GraphDef, params: Any, layout: Layout, key: jax.Array | None) -> Result:
     labels = jnp.array([example.label for example in EXAMPLES])
 
@@ -129,7 +137,7 @@ def test_packed_token_and_sentence_logits_equal_unpacked(seed: int | None) -> No
     graphdef = BertForPreTraining.abstract(CONFIG)[0]
     params = random_params(BertForPreTraining, CONFIG)
     key = None if seed is None else jax.random.key(seed)
-    run = jax.jit(lambda params, arrays: nnx.merge(graphdef, params)(**arrays, dropout_key=key))
+    run = quick_jit(lambda params, arrays: nnx.merge(graphdef, params)(**arrays, dropout_key=key))
 
     def logits(layout: Layout) -> tuple[np.ndarray, np.ndarray]:
         tokens, sentences = map(np.asarray, run(params, layout.arrays))

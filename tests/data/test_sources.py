@@ -1,0 +1,141 @@
+import gzip
+import json
+import lzma
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from jaxlm.config import DataSettings
+from jaxlm.data.sources import Table, read_table, table_of_texts
+from jaxlm.errors import UserError
+
+ROWS = [("a fine day", "good"), ('he said "no", twice', "bad"), ("日本語 text", "good")]
+
+
+def read(path: Path, labelled: bool = True, **settings: str) -> Table:
+    return read_table(str(path), "train", DataSettings(**settings), labelled=labelled)
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    data = content.encode() if isinstance(content, str) else content
+    opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
+    with opener(path, "wb") as file:
+        file.write(data)
+    return path
+
+
+CSV = 'text,label\na fine day,good\n"he said ""no"", twice",bad\n日本語 text,good\n'
+TSV = "".join(f"{text}\t{label}\n" for text, label in ROWS)
+JSONL = "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in ROWS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", CSV),
+        ("a.csv.gz", CSV),
+        ("a.tsv", TSV),
+        ("a.tsv.xz", TSV),
+        ("bom.tsv", "\ufeff" + TSV),
+        ("crlf.tsv", TSV.replace("\n", "\r\n")),
+        ("no_last_newline.tsv", TSV.rstrip("\n")),
+        ("swapped.tsv", "".join(f"{label}\t{text}\n" for text, label in ROWS)),
+        ("header.tsv", "label\ttext_a\n" + "".join(f"{label}\t{text}\n" for text, label in ROWS)),
+        ("a.jsonl", JSONL),
+        ("a.jsonl.gz", JSONL),
+    ],
+)
+def test_every_format_gives_the_same_table(tmp_path: Path, name: str, content: str) -> None:
+    table = read(write(tmp_path / name, content))
+    assert list(zip(table.texts, table.labels or [], strict=True)) == ROWS
+
+
+def test_parquet_gives_the_same_table(tmp_path: Path) -> None:
+    columns = {"label": [label for _, label in ROWS], "text": [text for text, _ in ROWS]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+    table = read(tmp_path / "a.parquet")
+    assert list(zip(table.texts, table.labels or [], strict=True)) == ROWS
+
+
+def test_columns_are_chosen_by_name_or_position(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "id,first,second,kind\n1,x y,z,7\n2,u v,w,8\n")
+    by_name = read(path, text="first", text_pair="second", label="kind", header="yes")
+    by_position = read(path, text="1", text_pair="2", label="3", header="yes")
+    assert by_name.texts == by_position.texts == ["x y", "u v"]
+    assert by_name.pairs == by_position.pairs == ["z", "w"]
+    assert by_name.labels == by_position.labels == ["7", "8"]
+
+
+def test_a_txt_file_is_one_text_a_line(tmp_path: Path) -> None:
+    assert read(write(tmp_path / "a.txt", "one\ntwo words\n"), labelled=False).texts == ["one", "two words"]
+
+
+BAD = {
+    "columns.tsv": ("a b\t1\nc d\t0\te\n", "line 2", "number of columns"),
+    "utf8.tsv": (b"a b\t1\nc \xff\t0\n", "line 2", "UTF-8"),
+    "empty.tsv": ("a b\t1\n \t0\n", "line 2", "empty text"),
+    "label.tsv": ("a b\t1\nc d\t\n", "line 2", "no label"),
+    "json.jsonl": ('{"text": "a", "label": 1}\n{"text": \n', "line 2", "no JSON"),
+    "array.jsonl": ('{"text": "a", "label": 1}\n[1]\n', "line 2", "no JSON object"),
+    "missing.jsonl": ('{"text": "a", "label": 1}\n{"text": "b"}\n', "line 2", "column is missing"),
+    "number.jsonl": ('{"text": "a", "label": 1}\n{"text": 0, "label": 1}\n', "line 2", "no string"),
+    "quote.csv": ('text,label\nab,1\n"ab"c,0\n', "line 3", "no csv"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_broken_row_is_an_error_with_file_and_line_or_skipped_and_counted(tmp_path: Path, name: str) -> None:
+    content, line, problem = BAD[name]
+    path = write(tmp_path / name, content)
+    with pytest.raises(UserError) as error:
+        read(path)
+    for part in (str(path), line, problem):
+        assert part in str(error.value)
+    table = read(path, bad_rows="skip")
+    assert len(table) == 1
+    assert sum(table.skipped.values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("absent.tsv", None, "no such file"),
+        ("empty.tsv", "", "no rows"),
+        ("blank.csv", "\n\n", "no rows"),
+        ("only_header.csv", "text,label\n", "no rows"),
+        ("strange.doc", "a\t1\n", "should end in one of"),
+        ("a.tsv.gz", None, "damaged"),
+        ("a.parquet", "nonsense", "no parquet file"),
+        ("unlabelled.csv", "text,other,more\na,b,c\n", "which column is the label"),
+        ("three.tsv", "a\tb\tc\n", "which column is the label"),
+    ],
+)
+def test_an_unusable_file_is_named(tmp_path: Path, name: str, content: str | None, message: str) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_text(content)
+    elif name.endswith(".gz"):
+        path.write_bytes(gzip.compress(TSV.encode())[:-12])
+    with pytest.raises(UserError, match=message) as error:
+        read(path)
+    assert name in str(error.value)
+
+
+def test_an_unknown_column_is_answered_with_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Columns: text, label"):
+        read(write(tmp_path / "a.csv", CSV), text="sentence")
+
+
+def test_an_unknown_scheme_is_answered_with_those_there_are() -> None:
+    with pytest.raises(UserError, match="tfds:, hf:, docs:"):
+        read_table("s3:bucket", "train", DataSettings(), labelled=True)
+
+
+def test_texts_of_a_stream_keep_their_order_and_bad_ones_are_named() -> None:
+    assert table_of_texts("stdin", b"b\r\na\n".split(b"\n"), DataSettings()).texts == ["b", "a"]
+    with pytest.raises(UserError, match="line 2: empty text"):
+        table_of_texts("stdin", b"b\n\na\n".split(b"\n"), DataSettings())
+    with pytest.raises(UserError, match="line 1: not UTF-8"):
+        table_of_texts("stdin", [b"\xff"], DataSettings())

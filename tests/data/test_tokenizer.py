@@ -1,0 +1,90 @@
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer, BertTokenizer
+
+from jaxlm.data.tokenizer import TextTokenizer
+from jaxlm.errors import UserError
+
+TEXTS = [
+    "The naïve café, isn't it?",
+    "  two   spaces\tand a tab ",
+    "数据库 is 中文",
+    "unseenword zzz",
+    "ÅNGSTRÖM e\u0301",
+]
+WORDS = [
+    "the", "naive", "naïve", "café", "cafe", ",", "'", "?", "isn", "t", "it", "two", "spaces", "and", "a", "tab",
+    "数", "据", "is", "中", "文", "un", "##seen", "##word", "The",
+]  # fmt: skip
+
+
+@pytest.fixture
+def vocab_directory(tmp_path: Path) -> Path:
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    (tmp_path / "vocab.txt").write_text("".join(f"{token}\n" for token in vocab))
+    return tmp_path
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_a_vocabulary_file_gives_the_tokens_of_transformers(vocab_directory: Path, lowercase: bool) -> None:
+    config = {"do_lower_case": lowercase, "tokenizer_class": "BertTokenizer"}
+    (vocab_directory / "tokenizer_config.json").write_text(json.dumps(config))
+    reference = BertTokenizer(str(vocab_directory / "vocab.txt"), do_lower_case=lowercase)
+    encoded = TextTokenizer.load(vocab_directory).encode(TEXTS)
+    ours = [encoded.input_ids[a:b].tolist() for a, b in zip(encoded.offsets, encoded.offsets[1:], strict=False)]
+    assert ours == reference(TEXTS)["input_ids"]
+    assert any(len(set(ids)) > 4 for ids in ours)
+
+
+def test_what_is_saved_opens_in_autotokenizer_with_the_same_tokens(tmp_path: Path) -> None:
+    tokenizer = TextTokenizer.train([*TEXTS * 3, "pairs of words"], 200, lowercase=True)
+    tokenizer.save(tmp_path, max_length=9)
+    reference = AutoTokenizer.from_pretrained(tmp_path)
+    encoded = tokenizer.encode(TEXTS, TEXTS[::-1], max_length=9)
+    expected = reference(TEXTS, TEXTS[::-1], truncation=True)
+    assert encoded.input_ids.tolist() == [*itertools.chain(*expected["input_ids"])]
+    assert encoded.token_type_ids.tolist() == [*itertools.chain(*expected["token_type_ids"])]
+    assert TextTokenizer.load(tmp_path).max_length == 9
+
+
+def test_padding_and_truncation_of_a_tokenizer_file_do_not_leak(tmp_path: Path) -> None:
+    tokenizer = TextTokenizer.train(TEXTS, 200, lowercase=True)
+    tokenizer.save(tmp_path, max_length=64)
+    plain = tokenizer.encode(TEXTS)
+    trapped = json.loads((tmp_path / "tokenizer.json").read_text())
+    trapped["truncation"] = {"max_length": 4, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
+    trapped["padding"] = {"strategy": {"Fixed": 32}, "direction": "Right", "pad_id": 0, "pad_type_id": 0,
+                          "pad_token": "[PAD]", "pad_to_multiple_of": None}  # fmt: skip
+    (tmp_path / "tokenizer.json").write_text(json.dumps(trapped))
+    again = TextTokenizer.load(tmp_path).encode(TEXTS)
+    assert again.input_ids.tolist() == plain.input_ids.tolist()
+
+
+def test_texts_that_are_cut_are_counted() -> None:
+    tokenizer = TextTokenizer.train(TEXTS, 200, lowercase=True)
+    lengths = [len(ids) + 2 for ids in tokenizer.tokenize(TEXTS)]
+    limit = sorted(lengths)[-2]
+    encoded = tokenizer.encode(TEXTS, max_length=limit)
+    assert encoded.truncated == sum(length > limit for length in lengths) >= 1
+    assert max(encoded.offsets[1:] - encoded.offsets[:-1]) == limit
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "holds no tokenizer"),
+        ({"tokenizer.json": "{"}, "damaged"),
+        ({"vocab.txt": "[PAD]\n[UNK]\n[SEP]\nword\n"}, r"\[CLS\]"),
+        ({"vocab.txt": "[PAD]\n[UNK]\n[CLS]\n[SEP]\nword\n"}, "no mask token"),
+        ({"vocab.txt": "a\n", "tokenizer_config.json": "nonsense"}, "cannot be read"),
+    ],
+)
+def test_a_directory_without_a_usable_tokenizer_is_named(tmp_path: Path, files: dict[str, str], message: str) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=message) as error:
+        TextTokenizer.load(tmp_path)
+    assert str(tmp_path) in str(error.value)

@@ -1,0 +1,196 @@
+"""Whole runs of a small model, in this process."""
+
+import dataclasses
+import io
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from jaxlm.config import Config, DataSettings, MeshSettings, ModelSettings, OptimSettings, TrainSettings
+from jaxlm.errors import NonFiniteLoss
+from jaxlm.parallel.mesh import make_mesh, put_batch
+from jaxlm.predict import Predictor
+from jaxlm.training import loop, records
+from jaxlm.training.console import Console
+from jaxlm.training.setup import Setup, set_up
+
+STEPS = 24
+
+
+@pytest.fixture
+def config(tiny_model: Path, sentences: dict[str, Path]) -> Config:
+    return Config(
+        model=ModelSettings(init=str(tiny_model)),
+        data=DataSettings(train=str(sentences["train"]), dev=str(sentences["dev"]), max_length=32),
+        train=TrainSettings(steps=STEPS, batch_size=16, eval_every=8, checkpoint_every=5, log_every=3),
+        optim=OptimSettings(learning_rate=5e-3),
+        mesh=MeshSettings(devices=1),
+    )
+
+
+def change(config: Config, **sections: Any) -> Config:
+    """The config with other values, by section: `change(config, train={"steps": 3}, seed=1)`."""
+    values = {
+        name: dataclasses.replace(getattr(config, name), **value) if isinstance(value, dict) else value
+        for name, value in sections.items()
+    }
+    return dataclasses.replace(config, **values)
+
+
+def ready(config: Config) -> Setup:
+    return set_up(config, make_mesh(config.mesh.devices))
+
+
+def run(config: Config, workdir: Path) -> tuple[dict[str, Any], str]:
+    """Trains; returns the summary and what was said."""
+    said = io.StringIO()
+    return loop.train(ready(config), workdir, Console(said), "test"), said.getvalue()
+
+
+def curve(workdir: Path) -> list[tuple[int, str, float]]:
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [(row["step"], row["split"], row["loss"]) for row in rows]
+
+
+def test_a_run_learns_and_leaves_what_the_readme_says(config: Config, tmp_path: Path) -> None:
+    summary, said = run(change(config, train={"steps": 60}), tmp_path)
+    assert summary["dev"]["accuracy"] > 0.85 > 0.6 > summary["dev"]["majority_accuracy"]
+    assert {"tokens_per_second", "wall_s", "compile_s"} <= summary["train"].keys()
+    assert json.loads((tmp_path / "summary.json").read_text()) == json.loads(json.dumps(summary))
+    names = {path.name for path in (tmp_path / "model").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "README.md"} <= names
+    assert any(path.name.startswith("events.out.tfevents") for path in tmp_path.iterdir())
+    assert "\r" not in said
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert f"{summary['dev']['accuracy']:.4g}" in card
+
+
+@pytest.mark.parametrize("stop_after", [1, 7, 16])
+def test_a_run_stopped_by_a_signal_goes_on_to_the_same_losses(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+) -> None:
+    expected, _ = run(config, tmp_path / "whole")
+    real = loop.put_batch
+    handed_out = []
+
+    def put_and_signal(*arguments: Any) -> Any:
+        handed_out.append(None)
+        if len(handed_out) == stop_after:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    monkeypatch.setattr(loop, "put_batch", put_and_signal)
+    with pytest.raises(loop.Interrupted) as stopped:
+        run(config, tmp_path / "cut")
+    assert stopped.value.signal_number == signal.SIGTERM
+    assert not (tmp_path / "cut" / "summary.json").exists()
+    summary, said = run(config, tmp_path / "cut")
+    assert "restoring step" in said
+    assert curve(tmp_path / "cut") == curve(tmp_path / "whole")
+    assert summary["dev"] == expected["dev"]
+    assert summary["train"]["loss"] == expected["train"]["loss"]
+
+
+def test_losses_and_batches_are_the_same_on_any_number_of_devices(config: Config, tmp_path: Path) -> None:
+    one = ready(config)
+    run(config, tmp_path / "1")
+    for devices in (2, 4, 8):
+        other = change(config, mesh={"devices": devices})
+        np.testing.assert_array_equal(
+            ready(other).batches["train"](3)["input_ids"][: one.batches["train"].rows],
+            one.batches["train"](3)["input_ids"],
+        )
+        run(other, tmp_path / str(devices))
+        for ours, theirs in zip(curve(tmp_path / str(devices)), curve(tmp_path / "1"), strict=True):
+            assert ours[:2] == theirs[:2]
+            assert ours[2] == pytest.approx(theirs[2], rel=2e-4)
+
+
+def test_micro_batches_change_no_loss(config: Config, tmp_path: Path) -> None:
+    run(config, tmp_path / "1")
+    run(change(config, train={"micro_batches": 3}), tmp_path / "3")
+    for ours, theirs in zip(curve(tmp_path / "3"), curve(tmp_path / "1"), strict=True):
+        assert ours[2] == pytest.approx(theirs[2], rel=2e-4)
+
+
+def test_packed_training_equals_unpacked_training_with_dropout(config: Config, tmp_path: Path) -> None:
+    packed = change(config, data={"row_length": 64})
+    alone = change(config, data={"row_length": 32})
+    assert ready(packed).batches["train"].rows < ready(alone).batches["train"].rows
+    run(packed, tmp_path / "packed")
+    run(alone, tmp_path / "alone")
+    for ours, theirs in zip(curve(tmp_path / "packed"), curve(tmp_path / "alone"), strict=True):
+        assert ours[2] == pytest.approx(theirs[2], rel=2e-4)
+
+
+def test_the_saved_model_is_the_one_with_the_best_score(config: Config, tmp_path: Path) -> None:
+    hot = change(config, optim={"learning_rate": 0.1, "schedule": "constant"}, train={"eval_every": 4})
+    summary, _ = run(hot, tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    scores = [row["accuracy"] for row in rows if row["split"] == "dev"]
+    assert summary["dev"]["accuracy"] == max(scores)
+    setup = ready(hot)
+    predictor = Predictor(str(tmp_path / "model"), make_mesh(1))
+    metrics, _ = predictor.evaluate(_table(setup))
+    assert metrics["accuracy"] == max(scores)
+
+
+def _table(setup: Setup) -> Any:
+    from jaxlm.data.sources import read_table
+
+    return read_table(str(setup.config.data.dev), "dev", setup.config.data, labelled=True)
+
+
+def test_patience_ends_a_run_that_no_longer_gains(config: Config, tmp_path: Path) -> None:
+    stuck = change(config, optim={"learning_rate": 1e-12}, train={"eval_every": 2, "patience": 2})
+    summary, said = run(stuck, tmp_path)
+    assert summary["train"]["steps"] == 6
+    assert "stopped early" in said
+
+
+def test_a_loss_that_is_not_finite_names_step_and_examples_and_keeps_the_last_checkpoint(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = ready(config)
+    real = loop.prefetch
+
+    def poisoned(batches: Any, start: int, to_device: Any) -> Any:
+        for step, batch in enumerate(real(batches, start, to_device), start):
+            if step == 12:
+                batch["example_weights"] = batch["example_weights"] * np.nan
+            yield batch
+
+    monkeypatch.setattr(loop, "prefetch", poisoned)
+    with pytest.raises(NonFiniteLoss) as error:
+        loop.train(setup, tmp_path, Console(io.StringIO()), "test")
+    assert "step 13" in str(error.value)
+    assert setup.batches["train"].describe_examples(12) in str(error.value)
+    assert "Checkpoint 10 is the last good one" in str(error.value)
+    monkeypatch.undo()
+    run(config, tmp_path)
+    assert np.isfinite([loss for _, _, loss in curve(tmp_path)]).all()
+
+
+def test_a_workdir_of_another_config_is_refused_and_a_harmless_change_applied(config: Config, tmp_path: Path) -> None:
+    records.write_config(tmp_path, config)
+    assert records.check_workdir(tmp_path, config) == []
+    assert records.check_workdir(tmp_path, change(config, train={"log_every": 7})) == ["train.log_every: 3 -> 7"]
+    with pytest.raises(records.UserError, match=r"train.batch_size: 16 -> 8.*seed: 0 -> 1"):
+        records.check_workdir(tmp_path, change(config, train={"batch_size": 8, "log_every": 7}, seed=1))
+
+
+def test_a_step_moves_the_weights_and_donates_the_old_state(config: Config) -> None:
+    setup = ready(config)
+    state = setup.initial_state()
+    before = jax.tree.map(np.array, state["params"])
+    new, metrics = setup.compile_train_step()(state, put_batch(setup.batches["train"](0), setup.mesh))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    assert metrics["weight"] == 15 or metrics["weight"] == 16
+    moved = jax.tree.map(lambda old, now: bool((old != now).any()), before, new["params"])
+    assert all(jax.tree.leaves(moved))
