@@ -208,7 +208,9 @@ def _evaluate(arguments: list[str]) -> int:
         args.model, make_mesh(args.mesh.devices), batch_size=args.batch_size, max_length=args.data.max_length or None,
         bad_rows=args.data.bad_rows,
     )  # fmt: skip
-    table = read_table(args.data.test, "test", args.data, labelled=predictor.task.labelled)
+    table = read_table(
+        args.data.test, "test", args.data, labelled=predictor.task.labelled, known_labels=predictor.labels
+    )
     metrics, truncated = predictor.evaluate(table)
     for name, value in metrics.items():
         if isinstance(value, (int, float)):
@@ -244,14 +246,14 @@ def _predict(arguments: list[str]) -> int:
     from jaxlm.parallel.mesh import make_mesh
     from jaxlm.predict import Predictor
 
-    if args.input:
-        table = read_table(args.input, "test", args.data, labelled=False)
-    else:
+    if not args.input:
         texts = list(args.text) or sys.stdin.buffer.read().split(b"\n")
         table = table_of_texts("--text" if args.text else "standard input", texts, args.data)
     predictor = Predictor(
         args.model, make_mesh(args.mesh.devices), batch_size=args.batch_size, max_length=args.data.max_length or None
     )
+    if args.input:
+        table = read_table(args.input, "test", args.data, labelled=False, known_labels=predictor.labels)
     lines = [json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in predictor.predict(table)]
     if args.output:
         write_atomically(Path(args.output), "".join(lines))

@@ -55,6 +55,11 @@ class Predictor:
         graphdef: nnx.GraphDef = self.task.model_class.abstract(self.config, dtype)[0]
         self._evaluator = Evaluator(self.task, graphdef, mesh)
 
+    @property
+    def labels(self) -> frozenset[str]:
+        """The names of the model's classes."""
+        return frozenset(self.config.id2label.values())
+
     def _task(self, directory: Path, stage: Config) -> Task:
         heads = hub.heads_in(directory)
         if "classifier" in heads:

@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,7 +37,9 @@ class Table:
         return len(self.texts)
 
 
-def read_table(spec: str, split: str, settings: DataSettings, *, labelled: bool) -> Table:
+def read_table(
+    spec: str, split: str, settings: DataSettings, *, labelled: bool, known_labels: Collection[str] = ()
+) -> Table:
     """Reads the data that a setting names.
 
     Args:
@@ -45,6 +47,7 @@ def read_table(spec: str, split: str, settings: DataSettings, *, labelled: bool)
       split: "train", "dev" or "test": which part is meant where `spec` does not say.
       settings: columns, header and what to do with bad rows.
       labelled: whether a label column is needed.
+      known_labels: the labels of the training data or the model; they tell the columns of a file without names apart.
 
     Raises:
       UserError: no such data, no such column, or (unless `settings.bad_rows` is "skip") a row that cannot be read.
@@ -57,7 +60,7 @@ def read_table(spec: str, split: str, settings: DataSettings, *, labelled: bool)
         raise UserError(f"{spec}: unknown kind of data {scheme!r}; a path or one of {known} is meant")
     else:
         label_names, rows = None, files.read_rows(Path(spec))
-    return _table(spec, rows, label_names, settings, labelled=labelled)
+    return _table(spec, rows, label_names, settings, labelled=labelled, known_labels=known_labels)
 
 
 def table_of_texts(source: str, texts: Sequence[str | bytes], settings: DataSettings) -> Table:
@@ -96,7 +99,13 @@ class _Problems:
 
 
 def _table(
-    source: str, rows: Iterator[Row], label_names: list[str] | None, settings: DataSettings, *, labelled: bool
+    source: str,
+    rows: Iterator[Row],
+    label_names: list[str] | None,
+    settings: DataSettings,
+    *,
+    labelled: bool,
+    known_labels: Collection[str] = (),
 ) -> Table:
     problems = _Problems(source, settings.bad_rows)
     good: list[Row] = []
@@ -122,7 +131,7 @@ def _table(
     pair = columns.find("text_pair", settings.text_pair, _PAIR_NAMES)
     label = columns.find("label", settings.label, _LABEL_NAMES) if labelled else None
     if label is None and text is None and header is None and not named and width == 2:
-        text, guessed = _tell_apart(good)
+        text, guessed = _tell_apart(good, known_labels)
         label = guessed if labelled else None
     if labelled and label is None:
         raise UserError(f"{source}: which column is the label? {columns.offer('label')}")
@@ -183,10 +192,14 @@ def _has_header(rows: Sequence[Row], settings: DataSettings) -> bool:
     return bool(asked & first) or bool(first & set(_LABEL_NAMES) or (first & {"sentence", "text", "text_a", "index"}))
 
 
-def _tell_apart(rows: Sequence[Row]) -> tuple[int, int]:
-    """(text, label) of a file of two unnamed columns: the label's values are shorter and repeat."""
+def _tell_apart(rows: Sequence[Row], known_labels: Collection[str]) -> tuple[int, int]:
+    """(text, label) of a file of two unnamed columns: the label's values are known, or they repeat and are shorter."""
     sample = rows[:1000]
     columns = list(zip(*(list(row.values) for row in sample), strict=True))
+    known = [sum(value.strip() in known_labels for value in column) for column in columns]
+    if known[0] != known[1]:
+        label = 0 if known[0] > known[1] else 1
+        return 1 - label, label
     distinct = [len(set(column)) for column in columns]
     size = [sum(map(len, column)) for column in columns]
     label = 0 if (distinct[0], size[0]) < (distinct[1], size[1]) else 1

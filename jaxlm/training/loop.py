@@ -26,6 +26,7 @@ from jaxlm.training.model_card import write_model_card
 from jaxlm.training.optimizer import learning_rate_schedule
 from jaxlm.training.records import Recorder, scalars, write_config, write_summary
 from jaxlm.training.setup import Setup
+from jaxlm.training.step import State
 
 
 @dataclasses.dataclass
@@ -91,6 +92,10 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
     writes = jax.process_index() == 0
     started = time.perf_counter()
 
+    state: State = {}
+    if not (workdir / "checkpoints").is_dir():  # weights that cannot be read are found before anything is written
+        with console.phase("initialising the model"):
+            state = jax.block_until_ready(setup.initial_state())
     workdir.mkdir(parents=True, exist_ok=True)
     if writes:
         write_config(workdir, config)
@@ -100,9 +105,8 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
         with console.phase(f"restoring step {found}"):
             state, saved = checkpoints.restore(found, setup.abstract_state())
         progress = Progress(**saved)
-    else:
-        with console.phase("initialising the model"):
-            state = jax.block_until_ready(setup.initial_state())
+    elif not state:  # the run was killed before its first checkpoint
+        state = setup.initial_state()
     earlier_wall_s = progress.wall_s
     recorder = Recorder(workdir, progress.step) if writes else None
 

@@ -132,7 +132,9 @@ def _report(config: Config, workdir: Path, summary: dict[str, Any], console: Con
 
 def _show_predictions(config: Config, workdir: Path, split: str, console: Console) -> None:
     """Three held-out texts with what the model says of them."""
-    table = read_table(str(getattr(config.data, split)), split, config.data, labelled=True)
+    predictor = Predictor(str(workdir / "model"), make_mesh(1))
+    spec = str(getattr(config.data, split))
+    table = read_table(spec, split, config.data, labelled=True, known_labels=predictor.labels)
     chosen = [len(table) * part // 4 for part in (1, 2, 3)]
     texts = dataclasses.replace(
         table,
@@ -140,7 +142,6 @@ def _show_predictions(config: Config, workdir: Path, split: str, console: Consol
         pairs=None if table.pairs is None else [table.pairs[i] for i in chosen],
         places=[table.places[i] for i in chosen],
     )
-    predictor = Predictor(str(workdir / "model"), make_mesh(1))
     for index, prediction in zip(chosen, predictor.predict(texts), strict=True):
         label = prediction["label"]
         truth = (table.labels or [])[index]

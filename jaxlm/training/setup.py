@@ -89,11 +89,16 @@ def set_up(config: Config, mesh: Mesh) -> Setup:
     Raises:
       UserError, CheckpointError: settings, data or model are not usable.
     """
-    tables = {split: read_table(spec, split, config.data, labelled=TASKS[config.task].labelled)
-              for split in ("train", "dev", "test") if (spec := getattr(config.data, split)) is not None}  # fmt: skip
+    labelled = TASKS[config.task].labelled
+    tables: dict[str, Table] = {}
+    for split in ("train", "dev", "test"):
+        if (spec := getattr(config.data, split)) is not None:
+            known = tables["train"].labels or () if tables else ()
+            tables[split] = read_table(spec, split, config.data, labelled=labelled, known_labels=set(known))
     init = None if config.model.init is None else hub.resolve(config.model.init)
+    given = None if init is None else BertConfig.from_json(init / "config.json")
     tokenizer = _tokenizer(config, init, tables["train"])
-    shape = _shape(config, init, tokenizer)
+    shape = _shape(config, given, tokenizer)
     task = make_task(config, tokenizer, tables["train"], shape)
     bert_config = task.configure(shape)
     notes: list[str] = []
@@ -137,13 +142,13 @@ def _tokenizer(config: Config, init: Path | None, train: Table) -> TextTokenizer
     return TextTokenizer.train(train.texts, config.data.vocab_size, config.data.lowercase)
 
 
-def _shape(config: Config, init: Path | None, tokenizer: TextTokenizer) -> BertConfig:
+def _shape(config: Config, given: BertConfig | None, tokenizer: TextTokenizer) -> BertConfig:
     model = config.model
-    if init is not None:
-        shape = BertConfig.from_json(init / "config.json")
+    if given is not None:
+        shape = given
         if tokenizer.vocab_size > shape.vocab_size:
             raise UserError(
-                f"{init}: the tokenizer knows {tokenizer.vocab_size} tokens, the model only {shape.vocab_size}"
+                f"{model.init}: the tokenizer knows {tokenizer.vocab_size} tokens, the model only {shape.vocab_size}"
             )
     else:
         shape = BertConfig(

@@ -38,6 +38,16 @@ def test_what_a_query_does_not_see_cannot_reach_it() -> None:
     np.testing.assert_array_equal(after[:, :3], before[:, :3])
 
 
+def test_scores_and_softmax_of_bfloat16_are_float32() -> None:
+    rng = np.random.default_rng(2)
+    query, key, value = (jnp.array(array, jnp.bfloat16) for array in rng.normal(size=(3, 1, 64, 2, 16)))
+    found = attend(query * 8, key, value, segment_mask(jnp.ones((1, 64), jnp.int32)))
+    q, k, v = (torch.from_numpy(np.asarray(array, np.float64)).transpose(1, 2) for array in (query * 8, key, value))
+    exact = torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    # The weights and the result are rounded once each, to eight bits. Rounded scores (up to 30) would be off by 0.06.
+    np.testing.assert_allclose(np.asarray(found, np.float64), exact, atol=2**-7 * float(exact.abs().max()))
+
+
 def test_the_result_has_the_dtype_of_the_values() -> None:
     x = jnp.ones((1, 3, 2, 4), jnp.bfloat16)
     mask = segment_mask(jnp.ones((1, 3), jnp.int32))

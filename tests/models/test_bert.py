@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from flax import nnx
 
 from jaxlm.models import BertModel
+from jaxlm.models.bert import LayerNorm
 
 from .conftest import Checkpoints
 from .reference import SHAPES, batch, flat_params, outputs, quick_jit, relative_error, torch_model, torch_outputs
@@ -68,6 +70,13 @@ def test_bfloat16_compute_differs_from_float32_by_less_than_2_percent_rms(checkp
         assert found.dtype == jnp.bfloat16
         difference = np.asarray(found, np.float32) - expected
         assert 1e-4 < np.linalg.norm(difference) / np.linalg.norm(expected) < 2e-2
+
+
+def test_layer_norm_of_bfloat16_is_rounded_once_at_the_end() -> None:
+    x = jnp.array(np.random.default_rng(0).normal(8.0, 1.0, (4, 32)), jnp.bfloat16)
+    found = quick_jit(LayerNorm(SHAPES["erf"], jnp.bfloat16))(x)
+    exact = torch.nn.functional.layer_norm(torch.from_numpy(np.asarray(x, np.float64)), (32,), eps=1e-12)
+    np.testing.assert_allclose(np.asarray(found, np.float64), exact, rtol=2**-8)
 
 
 def test_parameters_and_gradients_are_float32_under_bfloat16_compute(checkpoints: Checkpoints) -> None:

@@ -502,10 +502,11 @@ def test_a_path_that_is_no_directory_is_refused_without_asking_the_hub(
         resolve(name)
 
 
-def test_a_file_is_no_model_directory(tmp_path: Path) -> None:
-    (tmp_path / "bert.bin").touch()
-    with pytest.raises(CheckpointError, match=r"bert.bin is no directory"):
-        BertModel.from_pretrained(tmp_path / "bert.bin")
+def test_a_file_is_no_model_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bert.bin").touch()
+    with pytest.raises(CheckpointError, match=r"^bert.bin is no directory \(a model directory holds config.json"):
+        BertModel.from_pretrained("bert.bin")
 
 
 @pytest.fixture

@@ -1,0 +1,286 @@
+"""The command line as a person meets it: wrong input first."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from jaxlm import cli
+from jaxlm.models import BertConfig
+
+PRESET = """
+from jaxlm.config import Config, DataSettings, MeshSettings, ModelSettings, OptimSettings, TrainSettings
+config = Config(
+    model=ModelSettings(init={model!r}),
+    data=DataSettings(train={train!r}, dev={dev!r}, max_length=32),
+    train=TrainSettings(steps=40, batch_size=16, eval_every=10, checkpoint_every=3, log_every=10),
+    optim=OptimSettings(learning_rate=5e-3),
+    mesh=MeshSettings(devices=1),
+)
+"""
+
+
+@pytest.fixture
+def preset(tmp_path: Path, tiny_model: Path, sentences: dict[str, Path]) -> Path:
+    path = tmp_path / "preset.py"
+    values = {"model": str(tiny_model), "train": str(sentences["train"]), "dev": str(sentences["dev"])}
+    path.write_text(PRESET.format(**values))
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, sentences: dict[str, Path]) -> Path:
+    """The workdir of a finished run."""
+    folder = tmp_path_factory.mktemp("trained")
+    values = {"model": str(tiny_model), "train": str(sentences["train"]), "dev": str(sentences["dev"])}
+    (folder / "preset.py").write_text(PRESET.format(**values))
+    test = ["--data.test", str(sentences["test"])]
+    assert cli.main(["train", str(folder / "preset.py"), "--workdir", str(folder / "run"), *test]) == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize(
+    ("flag", "meant"),
+    [
+        ("--lr", "--optim.learning_rate"),
+        ("--optim.lr", "--optim.learning_rate"),
+        ("--epochs", "--train.epochs"),
+        ("--train.epoch", "--train.epochs"),
+        ("--bs", "--train.batch_size"),
+        ("--train.bach_size", "--train.batch_size"),
+        ("--output_dir", "--workdir"),
+        ("--sede", "--seed"),
+        ("--max_seq_length", "--data.max_length"),
+        ("--dryrun", "--dry_run"),
+    ],
+)
+def test_a_half_remembered_flag_is_answered_with_the_right_one(
+    preset: Path, capsys: pytest.CaptureFixture[str], flag: str, meant: str
+) -> None:
+    assert cli.main(["train", str(preset), flag, "3"]) == 2
+    assert capsys.readouterr().err == f"error: there is no flag {flag}; did you mean {meant}?\n"
+
+
+def test_a_wrong_flag_is_answered_before_jax_is_imported(preset: Path) -> None:
+    code = (
+        "import sys; from jaxlm import cli; code = cli.main(sys.argv[1:]); "
+        "assert not {'jax', 'numpy', 'transformers'} & set(sys.modules), 'imported'; sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", str(preset), "--lr", "3"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+
+
+def _write(path: Path, content: str | bytes) -> str:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return str(path)
+
+
+def test_wrong_input_is_one_clear_line_and_leaves_nothing_behind(
+    tmp_path: Path, preset: Path, tiny_model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "inputs"
+    folder.mkdir()
+    broken = folder / "broken"
+    broken.mkdir()
+    for file in tiny_model.iterdir():
+        (broken / file.name).write_bytes(file.read_bytes())
+    (broken / "model.safetensors").write_bytes((tiny_model / "model.safetensors").read_bytes()[:-50])
+    deeper = folder / "deeper"
+    deeper.mkdir()
+    for file in tiny_model.iterdir():
+        (deeper / file.name).write_bytes(file.read_bytes())
+    shape = json.loads((tiny_model / "config.json").read_text()) | {"num_hidden_layers": 3}
+    (deeper / "config.json").write_text(json.dumps(shape))
+    (folder / "full").mkdir()
+    (folder / "full" / "something").write_text("else")
+    cases = {
+        ("--data.train", str(folder / "absent.tsv")): "no such file",
+        ("--data.train", _write(folder / "empty.tsv", "")): "no rows",
+        ("--data.train", _write(folder / "one_class.tsv", "a b\tx\nc d\tx\n")): "at least two labels",
+        ("--data.train", _write(folder / "columns.tsv", "a b\tx\nc d\ty\tz\n")): "line 2: wrong number of columns",
+        ("--data.train", _write(folder / "utf8.tsv", b"a b\tx\n\xff\ty\n")): "line 2: not UTF-8",
+        ("--data.train", _write(folder / "void.tsv", "a b\tx\n \ty\n")): "line 2: empty text",
+        ("--data.train", _write(folder / "strange.pdf", "a")): "should end in one of",
+        ("--data.train", _write(folder / "cut.tsv.xz", b"\xfd7zXZ\x00nonsense")): "damaged",
+        (
+            "--data.dev",
+            _write(folder / "unseen.tsv", "a b\tpositive\nc d\tneutral\n"),
+        ): "line 2: label 'neutral' is none",
+        ("--data.train", "tfds:nosuchset"): "nosuchset",
+        ("--data.text", "review"): "no such column",
+        ("--data.max_length", "100"): "has 64 positions",
+        ("--model.init", str(broken)): "model.safetensors is damaged",
+        ("--model.init", str(deeper)): "encoder.layer.2",
+        ("--model.init", str(folder / "nowhere")): "is no directory",
+        ("--model.init", str(folder)): "no config.json",
+        ("--model.init", "no-such-org/no-such-model"): "the hub did not give a model",
+        ("--train.batch_size", "0"): "--train.batch_size is 0; it must be at least 1",
+        ("--train.batch_size", "many"): "many",
+        ("--optim.learning_rate", "-1"): "must be above 0",
+        ("--optim.schedule", "linaer"): "Expected one of",
+        ("--mesh.devices", "99"): "there are 8",
+        ("--train.patience", "0"): "--train.patience",
+        ("--workdir", str(folder / "full")): "is not empty and holds no run",
+        ("--workdir", str(preset)): "is a file",
+    }
+    workdir = tmp_path / "run"
+    for (flag, value), message in cases.items():
+        place = [] if flag == "--workdir" else ["--workdir", str(workdir)]
+        assert cli.main(["train", str(preset), flag, value, *place]) == 2, (flag, value)
+        error = capfd.readouterr().err
+        assert message in error, (flag, value)
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1, error
+        assert not workdir.exists(), (flag, value)
+    assert [path.name for path in (folder / "full").iterdir()] == ["something"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "did you mean train?"),
+        (["train"], "usage"),
+        (["train", "configs/sst3.py"], "no such preset; did you mean configs/sst2.py?"),
+        (["evaluate", "somewhere"], "which file?"),
+        (["evaluate", "nowhere", "--data.test", "absent.tsv"], "nowhere"),
+        (["predict", "a", "--text", "b", "--input", "c"], "not both"),
+        (["predict", "a", "--input", "absent.txt"], "no such file"),
+        (["predict", "a", "--text", "b", "--output", "no/such/folder/x.jsonl"], "there is no directory"),
+        (["predict", "a", "--text", ""], "line 1: empty text"),
+    ],
+)
+def test_wrong_verbs_and_files_are_answered(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[1])
+    assert cli.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_preset_that_fails_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", _write(tmp_path / "a.py", "import nothing_of_that_name")]) == 2
+    assert "nothing_of_that_name" in capsys.readouterr().err
+    assert cli.main(["train", _write(tmp_path / "b.py", "confg = 3")]) == 2
+    assert "defines no `config" in capsys.readouterr().err
+
+
+def test_a_finished_run_says_so_and_ends_well(trained: Path, capsys: pytest.CaptureFixture[str], sentences) -> None:
+    command = ["train", str(trained.parent / "preset.py"), "--workdir", str(trained)]
+    before = (trained / "summary.json").read_bytes()
+    assert cli.main([*command, "--data.test", str(sentences["test"])]) == 0
+    assert "this run is finished" in capsys.readouterr().out
+    assert (trained / "summary.json").read_bytes() == before
+    assert cli.main([*command, "--data.test", str(sentences["test"]), "--seed", "5"]) == 2
+    assert "seed: 0 -> 5" in capsys.readouterr().err
+
+
+def test_predictions_are_those_of_transformers_on_the_saved_directory(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = ["a good and lovely film", "dull plot", "the awful awful music of the story " * 10, "unknownword"]
+    command = ["predict", str(trained / "model")]
+    assert cli.main([*command, *[part for text in texts for part in ("--text", text)]]) == 0
+    printed = capsys.readouterr().out
+    (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text in texts))
+    assert cli.main([*command, "--input", str(tmp_path / "texts.txt"), "--output", str(tmp_path / "out.jsonl")]) == 0
+    assert (tmp_path / "out.jsonl").read_text() == printed
+    tokenizer = AutoTokenizer.from_pretrained(trained / "model")
+    model = AutoModelForSequenceClassification.from_pretrained(trained / "model").eval()
+    for text, line in zip(texts, printed.splitlines(), strict=True):
+        logits = model(**tokenizer(text, truncation=True, return_tensors="pt")).logits[0]
+        found = json.loads(line)
+        for number, probability in enumerate(logits.softmax(-1).tolist()):
+            assert found["probabilities"][model.config.id2label[number]] == pytest.approx(probability, abs=1e-5)
+        assert found["label"] == model.config.id2label[int(logits.argmax())]
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 128])
+def test_evaluation_is_exact_whatever_the_batch(
+    trained: Path, sentences: dict[str, Path], tmp_path: Path, batch_size: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "metrics.json"
+    command = ["evaluate", str(trained / "model"), "--data.test", str(sentences["test"]), "--output", str(file)]
+    assert cli.main([*command, "--batch_size", str(batch_size)]) == 0
+    metrics = json.loads(file.read_text())
+    expected = json.loads((trained / "summary.json").read_text())["test"]
+    assert metrics["loss"] == pytest.approx(expected["loss"], abs=1e-6)
+    assert metrics["confusion"] == expected["confusion"]
+    assert sum(map(sum, metrics["confusion"])) == metrics["examples"] == 30
+    assert "confusion matrix" in capsys.readouterr().out
+
+
+def test_the_label_names_are_kept_in_the_model(trained: Path) -> None:
+    assert BertConfig.from_json(trained / "model" / "config.json").id2label == {0: "negative", 1: "positive"}
+
+
+def test_a_dry_run_walks_the_road_and_leaves_nothing(
+    preset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", str(preset), "--dry_run", "--workdir", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    for part in (
+        "one training step",
+        "evaluation step",
+        "checkpoint",
+        "model directory",
+        "40 steps of",
+        "GiB",
+        "passed",
+    ):
+        assert part in said
+    assert [path.name for path in tmp_path.iterdir()] == ["preset.py"]
+
+
+def test_env_names_versions_and_devices(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["env"]) == 0
+    said = capsys.readouterr().out
+    for part in ("jaxlm ", "Python ", "jax 0.", "device 7: cpu", "compilation cache "):
+        assert part in said
+
+
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_losses(preset: Path, tmp_path: Path) -> None:
+    def start(workdir: Path) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "jaxlm", "train", str(preset), "--workdir", str(workdir)]
+        environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+    whole, _ = start(tmp_path / "whole").communicate(timeout=120)
+    draw = random.Random(0)
+    for steps_before_the_kill in (1, 9, 20):
+        run = start(tmp_path / "killed")
+        metrics = tmp_path / "killed" / "metrics.jsonl"
+        deadline = time.monotonic() + 120
+        while run.poll() is None and time.monotonic() < deadline:
+            if _last_checkpoint(tmp_path / "killed") >= steps_before_the_kill:
+                break
+            time.sleep(0.01)
+        time.sleep(draw.random() * 0.2)
+        run.send_signal(signal.SIGKILL)
+        run.communicate(timeout=60)
+    final, _ = start(tmp_path / "killed").communicate(timeout=120)
+    assert "model: " in final, final
+    for name in ("dev", "train"):
+        one, other = (json.loads((tmp_path / run / "summary.json").read_text())[name] for run in ("whole", "killed"))
+        assert one["loss"] == other["loss"], whole
+    curves = [
+        [(row["step"], row["loss"]) for row in map(json.loads, path.read_text().splitlines())]
+        for path in (tmp_path / "whole" / "metrics.jsonl", metrics)
+    ]
+    assert curves[0] == curves[1]
+
+
+def _last_checkpoint(workdir: Path) -> int:
+    folder = workdir / "checkpoints"
+    return (
+        max((int(path.name) for path in folder.glob("*") if path.name.isdigit()), default=0) if folder.is_dir() else 0
+    )
