@@ -193,7 +193,7 @@ class PretrainedModel(nnx.Module):
 
     @classmethod
     def initial_params(cls, config: BertConfig, key: jax.Array) -> dict[str, Any]:
-        """Random parameters as nested dicts of arrays; compiled, so unused ones cost nothing."""
+        """Random parameters as nested dicts of arrays; under `jax.jit`, those that nothing uses cost nothing."""
         return nnx.to_pure_dict(nnx.state(cls(config, rngs=nnx.Rngs(params=key))))
 
     @classmethod
