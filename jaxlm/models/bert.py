@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxlm.models.attention import attend, segment_mask
+from jaxlm.models.attention import attend, gather_tokens, segment_mask
 from jaxlm.models.config import BertConfig
 from jaxlm.models.dropout import DropoutSite, DropoutSites, dropout_tokens
 from jaxlm.models.hub import PretrainedModel
@@ -92,13 +92,34 @@ class SelfAttention(nnx.Module):
         self.dtype = dtype
 
     def __call__(
-        self, x: jax.Array, mask: jax.Array, weights_site: DropoutSite | None, output_site: DropoutSite | None
+        self,
+        x: jax.Array,
+        mask: jax.Array,
+        weights_site: DropoutSite | None,
+        output_site: DropoutSite | None,
+        tokens: jax.Array | None,
     ) -> jax.Array:
-        rows, length, hidden = x.shape
+        """`tokens [rows, n]`: compute these tokens' outputs only, `[rows, n, hidden]`; they still see the whole row."""
+        hidden = x.shape[-1]
         kernel, bias = self.qkv_kernel[...].astype(self.dtype), self.qkv_bias[...].astype(self.dtype)
-        qkv = (x @ kernel.reshape(hidden, -1) + bias.reshape(-1)).reshape(rows, length, *bias.shape)
-        mixed = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], mask, self.attention_rate, weights_site)
-        y = self.output(mixed.reshape(rows, length, hidden))
+
+        def project(x: jax.Array, parts: slice) -> jax.Array:
+            projected = x @ kernel[:, parts].reshape(hidden, -1) + bias[parts].reshape(-1)
+            return projected.reshape(*x.shape[:2], *bias[parts].shape)
+
+        key_positions = None if weights_site is None else weights_site.positions
+        if tokens is None:
+            qkv = project(x, slice(0, 3))
+            query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        else:
+            x, whole = gather_tokens(x, tokens), x
+            query, key_value = project(x, slice(0, 1))[:, :, 0], project(whole, slice(1, 3))
+            key, value = key_value[:, :, 0], key_value[:, :, 1]
+            mask = jnp.take_along_axis(mask, tokens[:, None, :, None], axis=2)
+            weights_site = weights_site and weights_site.at(tokens)
+            output_site = output_site and output_site.at(tokens)
+        mixed = attend(query, key, value, mask, self.attention_rate, weights_site, key_positions)
+        y = self.output(mixed.reshape(*x.shape))
         return self.norm(x + dropout_tokens(y, self.hidden_rate, output_site))
 
 
@@ -124,9 +145,12 @@ class Layer(nnx.Module):
         self.attention = SelfAttention(config, dtype, rngs)
         self.feed_forward = FeedForward(config, dtype, rngs)
 
-    def __call__(self, x: jax.Array, mask: jax.Array, sites: DropoutSites | None, number: int) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, mask: jax.Array, sites: DropoutSites | None, number: int, tokens: jax.Array | None
+    ) -> jax.Array:
         weights, attended, fed = [sites and sites.site(number, site) for site in range(3)]
-        return self.feed_forward(self.attention(x, mask, weights, attended), fed)
+        x = self.attention(x, mask, weights, attended, tokens)
+        return self.feed_forward(x, fed if fed is None or tokens is None else fed.at(tokens))
 
 
 class BertOutput(NamedTuple):
@@ -204,22 +228,23 @@ class BertModel(PretrainedModel):
         self.layers = nnx.List([Layer(config, dtype, rngs) for _ in range(config.num_hidden_layers)])
         self.pooler = Linear(config.hidden_size, config.hidden_size, config, dtype, rngs) if with_pooler else None
 
-    def encode(self, inputs: Inputs) -> jax.Array:
-        """The encoder without the pooler: `[rows, length, hidden]`."""
+    def encode(self, inputs: Inputs, tokens: jax.Array | None = None) -> jax.Array:
+        """The encoder without the pooler: `[rows, length, hidden]`.
+
+        With `tokens [rows, n]`, only these tokens of each row, `[rows, n, hidden]`. A head that reads a few tokens
+        spares the last layer the others: of a BERT of six layers, a seventh of all products.
+        """
         last = self.config.num_hidden_layers
         sites = inputs.sites
-        x = self.embeddings(inputs.input_ids, inputs.token_type_ids, inputs.positions, sites and sites.site(last, 0))
+        site = sites and sites.site(last, 0)
+        x = self.embeddings(inputs.input_ids, inputs.token_type_ids, inputs.positions, site)
         mask = segment_mask(inputs.segment_ids)
         for number, layer in enumerate(self.layers):
-            x = layer(x, mask, sites, number)
+            x = layer(x, mask, sites, number, tokens if number == last - 1 else None)
         return x
 
-    def pool(self, hidden: jax.Array, pool_positions: jax.Array | None) -> jax.Array:
-        """tanh of a linear map of each example's first token, which lies at `pool_positions [rows, n]` of its row."""
-        if pool_positions is None:
-            first = hidden[:, 0]
-        else:
-            first = jnp.take_along_axis(hidden, pool_positions[..., None], axis=1)
+    def pool(self, first: jax.Array) -> jax.Array:
+        """tanh of a linear map of the hidden state of each example's first token, `[..., hidden]`."""
         if self.pooler is None:
             raise ValueError("this model was made without a pooler")
         return jnp.tanh(self.pooler(first))
@@ -255,4 +280,5 @@ class BertModel(PretrainedModel):
         inputs = Inputs.fill(self.config, input_ids, attention_mask, token_type_ids,
                              position_ids, segment_ids, example_ids, dropout_key)  # fmt: skip
         hidden = self.encode(inputs)
-        return BertOutput(hidden, None if self.pooler is None else self.pool(hidden, pool_positions))
+        first = hidden[:, 0] if pool_positions is None else gather_tokens(hidden, pool_positions)
+        return BertOutput(hidden, None if self.pooler is None else self.pool(first))

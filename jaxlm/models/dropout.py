@@ -72,11 +72,17 @@ def dropout_tokens(x: jax.Array, rate: float, site: DropoutSite | None) -> jax.A
     return jnp.where(_keep(words, rate), x / (1 - rate), 0).astype(x.dtype)
 
 
-def dropout_attention(probabilities: jax.Array, rate: float, site: DropoutSite | None) -> jax.Array:
-    """Drops attention probabilities `[rows, heads, queries, keys]`, numbered by (example, query, head, key)."""
+def dropout_attention(
+    probabilities: jax.Array, rate: float, site: DropoutSite | None, key_positions: jax.Array | None = None
+) -> jax.Array:
+    """Drops attention probabilities `[rows, heads, queries, keys]`, numbered by (example, query, head, key).
+
+    `site` numbers the queries; `key_positions [rows, keys]` the keys, where they are other tokens than the queries.
+    """
     if site is None or rate == 0:
         return probabilities
     heads = jnp.arange(probabilities.shape[1], dtype=jnp.uint32)[None, :, None]
+    positions = site.positions if key_positions is None else key_positions
     queries = lowbias32(site.token_words()[:, None, :] + heads * _GOLDEN)
-    words = lowbias32(queries[..., None] + (site.positions * _GOLDEN)[:, None, None, :])
+    words = lowbias32(queries[..., None] + (positions * _GOLDEN)[:, None, None, :])
     return jnp.where(_keep(words, rate), probabilities / (1 - rate), 0).astype(probabilities.dtype)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxlm.models.attention import gather_tokens
 from jaxlm.models.bert import ACTIVATION_FUNCTIONS, BertModel, Inputs, LayerNorm, Linear
 from jaxlm.models.config import BertConfig
 from jaxlm.models.dropout import dropout_tokens
@@ -29,9 +30,9 @@ class MlmHead(nnx.Module):
         return logits + self.bias[...]
 
 
-def gather_tokens(hidden: jax.Array, offsets: jax.Array | None) -> jax.Array:
-    """The tokens at `offsets [rows, n]` of each row, `[rows, n, hidden]`; all of them where `offsets` is None."""
-    return hidden if offsets is None else jnp.take_along_axis(hidden, offsets[..., None], axis=1)
+def first_tokens(inputs: Inputs, pool_positions: jax.Array | None) -> jax.Array:
+    """Where the first token of each example lies, `[rows, n]`: as given, or one example a row, at its start."""
+    return jnp.zeros((inputs.input_ids.shape[0], 1), jnp.int32) if pool_positions is None else pool_positions
 
 
 class MaskedLMOutput(NamedTuple):
@@ -70,7 +71,7 @@ class BertForMaskedLM(PretrainedModel):
         """`predict_positions [rows, n]`: compute logits for these tokens only (the head is a fifth of the cost)."""
         inputs = Inputs.fill(self.config, input_ids, attention_mask, token_type_ids,
                              position_ids, segment_ids, example_ids, dropout_key)  # fmt: skip
-        hidden = gather_tokens(self.bert.encode(inputs), predict_positions)
+        hidden = self.bert.encode(inputs, predict_positions)
         return MaskedLMOutput(self.mlm(hidden, self.bert.embeddings.word[...]))
 
 
@@ -99,11 +100,16 @@ class BertForPreTraining(PretrainedModel):
         """See `BertModel` for the inputs and `BertForMaskedLM` for `predict_positions`."""
         inputs = Inputs.fill(self.config, input_ids, attention_mask, token_type_ids,
                              position_ids, segment_ids, example_ids, dropout_key)  # fmt: skip
-        hidden = self.bert.encode(inputs)
-        pooled = self.bert.pool(hidden, pool_positions)
+        first = first_tokens(inputs, pool_positions)
+        if predict_positions is None:
+            hidden = self.bert.encode(inputs)
+            pooled, predicted = gather_tokens(hidden, first), hidden
+        else:
+            hidden = self.bert.encode(inputs, jnp.concatenate([first, predict_positions], axis=1))
+            pooled, predicted = hidden[:, : first.shape[1]], hidden[:, first.shape[1] :]
+        follows = self.next_sentence(self.bert.pool(pooled)).astype(jnp.float32)
         return PreTrainingOutput(
-            self.mlm(gather_tokens(hidden, predict_positions), self.bert.embeddings.word[...]),
-            self.next_sentence(pooled).astype(jnp.float32),
+            self.mlm(predicted, self.bert.embeddings.word[...]), follows[:, 0] if pool_positions is None else follows
         )
 
 
@@ -130,12 +136,11 @@ class BertForSequenceClassification(PretrainedModel):
         """See `BertModel` for the arguments; logits are float32."""
         inputs = Inputs.fill(self.config, input_ids, attention_mask, token_type_ids,
                              position_ids, segment_ids, example_ids, dropout_key)  # fmt: skip
-        pooled = self.bert.pool(self.bert.encode(inputs), pool_positions)
+        first = first_tokens(inputs, pool_positions)
+        pooled = self.bert.pool(self.bert.encode(inputs, first))
         if inputs.sites is not None:
             rate = self.config.classifier_dropout
-            first = jnp.zeros((pooled.shape[0], 1), jnp.int32) if pool_positions is None else pool_positions
             site = inputs.sites.site(self.config.num_hidden_layers, 1).at(first)
-            tokens = pooled[:, None] if pool_positions is None else pooled
-            dropped = dropout_tokens(tokens, self.config.hidden_dropout_prob if rate is None else rate, site)
-            pooled = dropped.reshape(pooled.shape)
-        return SequenceClassifierOutput(self.classifier(pooled).astype(jnp.float32))
+            pooled = dropout_tokens(pooled, self.config.hidden_dropout_prob if rate is None else rate, site)
+        logits = self.classifier(pooled).astype(jnp.float32)
+        return SequenceClassifierOutput(logits[:, 0] if pool_positions is None else logits)

@@ -98,7 +98,7 @@ def test_a_model_without_pooler_has_hidden_states_and_no_pooled_output(checkpoin
     np.testing.assert_allclose(found.last_hidden_state, expected["last_hidden_state"], atol=1e-4, rtol=0)
     assert found.pooler_output is None
     with pytest.raises(ValueError, match="without a pooler"):
-        without.pool(found.last_hidden_state, None)
+        without.pool(found.last_hidden_state)
 
 
 @quick_jit

@@ -190,7 +190,7 @@ def test_the_key_decides_what_a_model_drops() -> None:
 def test_every_place_of_a_model_where_dropout_happens_has_a_site_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[jax.Array] = []
 
-    def record(x: jax.Array, rate: float, site: DropoutSite) -> jax.Array:
+    def record(x: jax.Array, rate: float, site: DropoutSite, *_: jax.Array) -> jax.Array:
         seeds.append(site.seed)
         return x
 
