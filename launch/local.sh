@@ -10,7 +10,7 @@
 #     JAXLM_VENV       where the virtual environment lies (.venv)
 #     PYTHON           the Python to make it with (3.11 or later)
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 usage() { sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 case "${1:-}" in
@@ -49,19 +49,19 @@ case "$platform" in
 esac
 [ "$1" = test ] && extras+=(dev)
 
-venv=${JAXLM_VENV:-.venv}
+venv=${JAXLM_VENV:-$root/.venv}
 if [ ! -x "$venv/bin/python" ]; then
   python=$(find_python)
   echo "making a virtual environment in $venv with $("$python" --version)" >&2
   "$python" -m venv "$venv"
 fi
 # Each extra installed leaves a stamp with the hash of the requirements that it was installed for.
-wanted=$(cat requirements.txt pyproject.toml | "$venv/bin/python" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')
+wanted=$(cat "$root/requirements.txt" "$root/pyproject.toml" | "$venv/bin/python" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')
 for part in base ${extras[@]+"${extras[@]}"}; do
   stamp="$venv/.installed-$part"
   if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
-    target=.
-    [ "$part" = base ] || target=".[$part]"
+    target=$root
+    [ "$part" = base ] || target="$root[$part]"
     echo "installing jaxlm ($part) into $venv; the first time takes minutes" >&2
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e "$target"
     echo "$wanted" >"$stamp"
@@ -70,6 +70,7 @@ done
 
 if [ "$1" = test ]; then
   shift
+  cd "$root"
   exec "$venv/bin/python" -m pytest -n "${JAXLM_TEST_WORKERS:-2}" "$@"
 fi
 exec "$venv/bin/python" -m jaxlm "$@"

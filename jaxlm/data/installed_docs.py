@@ -11,19 +11,18 @@ Both are split by module (a file), so that a held-out passage has no neighbour f
 The same installation gives the same corpus in the same order. Files are parsed, never imported.
 """
 
-import ast
 import functools
 import gc
 import hashlib
 import importlib.util
-import inspect
 import re
 import sysconfig
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+from jaxlm.data.docstrings import PARAMETER, Document, documents_of, is_prose, paragraphs, python_files, sentences
 
 Split = Literal["train", "dev", "test"]
 _SPLITS: tuple[Split, ...] = ("train", "dev", "test")
@@ -31,12 +30,6 @@ _SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 # What is imported, and the package to install for it. (The package called sklearn is not scikit-learn.)
 LIBRARIES = {name: name for name in ("numpy", "scipy", "jax", "flax", "optax")} | {"sklearn": "scikit-learn"}
 
-# Tests say little in English, and other people's code would be counted for the library that ships it.
-_SKIPPED_FOLDERS = re.compile(
-    r"tests?|idlelib|turtledemo|lib2to3|ensurepip|(site|dist)-packages|__pycache__|_vendor|externals"
-    r"|array_api_(compat|extra)|cobyqa|pyprima"
-)
-_TOPIC_PAGES = "pydoc_data/topics.py"  # what `help("assert")` shows: the language reference, as one dict of strings
 
 MIN_WORDS, MAX_WORDS = 20, 80  # of a passage
 MIN_TOPICS = 10  # with fewer it would be another, easier task
@@ -90,14 +83,6 @@ _GIVEAWAYS = tuple(sorted({word for topic in TOPICS for word in topic.giveaways}
 
 class TooFewTopics(ValueError):
     """The packages that the classification task is made of are not installed."""
-
-
-class Document(NamedTuple):
-    """A docstring or a topic page, without its indentation."""
-
-    module: str  # "scipy/stats/_morestats.py", "asyncio/events.py"
-    name: str  # of the documented object: "Class.method"; "" for the module itself
-    text: str
 
 
 class Passage(NamedTuple):
@@ -176,7 +161,7 @@ class Corpus:
     def __init__(self, folders: Mapping[str, Path]):
         first: dict[str, Document] = {}  # of those with the same text
         for prefix, folder in folders.items():
-            for path in _python_files(folder):
+            for path in python_files(folder):
                 for document in documents_of(path, prefix + path.relative_to(folder).as_posix()):
                     first.setdefault(document.text, document)
         self.documents = tuple(first.values())
@@ -292,119 +277,9 @@ def _without_repeats(passages: list[Passage], split_of_module: Mapping[str, Spli
     return of_split
 
 
-def _python_files(folder: Path) -> Iterator[Path]:
-    """The Python files below a folder, in an order that does not depend on the file system."""
-    for path in sorted(folder.iterdir()):
-        if path.suffix == ".py":
-            yield path
-        elif path.is_dir() and not _SKIPPED_FOLDERS.fullmatch(path.name):
-            yield from _python_files(path)
-
-
-_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-
-
-def documents_of(path: Path, module: str) -> Iterator[Document]:
-    """The docstrings of a Python file in their order, and documentation that the file holds as other strings.
-
-    Raises:
-      SyntaxError: the file is not of this version of Python; the message names it.
-    """
-    source = path.read_text(encoding="utf-8", errors="replace")
-    if '"""' not in source and "'''" not in source and module != _TOPIC_PAGES:
-        return  # a fifth of all files, spared the parser
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about escapes in other people's strings
-        stack: list[tuple[ast.AST, str]] = [(ast.parse(source, str(path)), "")]
-    while stack:
-        node, name = stack.pop()
-        if isinstance(node, _DOCUMENTED):
-            if not isinstance(node, ast.Module):
-                name = f"{name}.{node.name}" if name else node.name
-            docstring = ast.get_docstring(node)
-            if docstring:
-                yield Document(module, name, docstring)
-        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-            yield from _attached_documents(node.value, module)
-        elif isinstance(node, ast.Assign) and module == _TOPIC_PAGES:
-            for topic, page in ast.literal_eval(node.value).items():
-                yield Document(module, topic, inspect.cleandoc(page))
-        if isinstance(node, (*_DOCUMENTED, ast.If, ast.Try)):
-            stack.extend((child, name) for child in reversed(node.body))
-
-
-def _attached_documents(call: ast.Call, module: str) -> Iterator[Document]:
-    """What `add_newdoc(module, "name", ("method", "docstring"))` says about an object that is written in C."""
-    if isinstance(call.func, ast.Name) and call.func.id.startswith("add_newdoc"):
-        strings = [
-            node.value for node in ast.walk(call) if isinstance(node, ast.Constant) if isinstance(node.value, str)
-        ]
-        names = [string for string in strings if string.isidentifier()]
-        for string in strings:
-            if " " in string.strip():
-                yield Document(module, ".".join(names), inspect.cleandoc(string))
-
-
-_UNDERLINE = re.compile(r"([-=~^*#\"'+])\1{2,}\s*$")
-_PARAMETER = re.compile(r"\*{0,2}\w+(, \*{0,2}\w+)* : ")  # "axis : int, optional", the description below it
-_ITEM = re.compile(
-    r"([-*+]|\d+[.)]|\.\.|:[^:`]+:|\*{0,2}\w+( \([^)]*\))?:) "
-)  # "- ", "1. ", ".. ", ":param x: ", "x (int): "
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`\"(])")
-
-
-def paragraphs(text: str) -> list[str]:
-    """The paragraphs, headings and items of a docstring, each on one line.
-
-    A new one starts after a blank line, with an item of a list, and where the indentation changes; the further lines of
-    an item may be indented.
-    """
-    found: list[str] = []
-    lines: list[str] = []
-    indent = 0
-    for line in [*text.splitlines(), ""]:
-        stripped = line.lstrip()
-        ends = not stripped or _UNDERLINE.match(stripped) is not None
-        if lines:
-            deeper = len(line) - len(stripped) - indent
-            hangs = deeper > 0 and len(lines) == 1 and _ITEM.match(lines[0])
-            if ends or _ITEM.match(stripped) or not (deeper == 0 or hangs):
-                found.append(" ".join(" ".join(lines).split()))
-                lines = []
-        if not ends:
-            lines.append(stripped)
-            indent = len(line) - len(stripped)
-    return found
-
-
-def sentences(paragraph: str) -> list[str]:
-    """A paragraph cut where a full stop, question or exclamation mark is followed by a capital or a quotation."""
-    return _SENTENCE_END.split(paragraph)
-
-
 def _telling_sentences(paragraph: str) -> list[str]:
     """The words of the sentences that are too long to recur by chance."""
     return [words for words in map(_words, sentences(paragraph)) if words.count(" ") >= _TELLING_WORDS - 1]
-
-
-_FUNCTION_WORD = re.compile(
-    r"an?|all|and|any|are|as|at|be|but|by|can|do|does|each|else|for|from|had|has|have|if|in|into|is|its?|may|must|no|not"
-    r"|of|on|one|only|or|other|shall|should|than|that|the|their|then|these|this|those|to|used|was|when|where|whether"
-    r"|which|while|will|with"
-)
-
-
-def is_prose(paragraph: str) -> bool:
-    """Whether a paragraph is English sentences, rather than code, a table, a formula, a list of names or a reference.
-
-    A fifth of its words must be function words (in running English it is two fifths), seven tenths plain words.
-    """
-    if ">>>" in paragraph or "://" in paragraph or paragraph.startswith(".."):
-        return False
-    words = [word.strip(".,;:!?()[]\"'`*").lower() for word in paragraph.split()]
-    plain = sum(word.replace("-", "").replace("'", "").isalpha() for word in words)
-    function_words = sum(_FUNCTION_WORD.fullmatch(word) is not None for word in words)
-    return plain >= 0.7 * len(words) and function_words >= 0.2 * len(words)
 
 
 def passages_of(document: Document) -> Iterator[str]:
@@ -429,7 +304,7 @@ def _prose(text: str) -> Iterator[str]:
     for paragraph in paragraphs(text):
         if is_prose(paragraph):
             yield from [paragraph] if len(paragraph.split()) <= MAX_WORDS else sentences(paragraph)
-        elif not _PARAMETER.match(paragraph):
+        elif not PARAMETER.match(paragraph):
             yield ""
     yield ""
 

@@ -299,6 +299,9 @@ def _split(source: str, asked: str, split: str, available: list[str]) -> str:
     raise UserError(f"{source} has no {split} split; it has {', '.join(available)}: say which, as in {source}:NAME")
 
 
+_PASSAGES_PER_TOPIC = {"train": 150, "dev": 60, "test": 60}  # of docs:topics, so that no topic outweighs the others
+
+
 def _docs(name: str, split: str) -> tuple[list[str] | None, Iterator[Row]]:
     """The documentation that the installation carries; `topics` is labelled, `text` is not."""
     from jaxlm.data import installed_docs
@@ -306,7 +309,10 @@ def _docs(name: str, split: str) -> tuple[list[str] | None, Iterator[Row]]:
     kind, _, asked = name.partition(":")
     part = cast(installed_docs.Split, _split(f"docs:{kind}", asked, split, ["train", "dev", "test"]))
     if kind == "topics":
-        passages = installed_docs.topic_passages(part)
+        try:
+            passages = installed_docs.topic_passages(part, _PASSAGES_PER_TOPIC[part])
+        except installed_docs.TooFewTopics as error:
+            raise UserError(f"docs:{name}: {error}") from None
         rows = (Row(i, {"text": text, "label": label}) for i, (text, label, _) in enumerate(passages, 1))
     elif kind == "text":
         rows = (Row(i, {"text": text}) for i, text in enumerate(installed_docs.pretraining_texts(part), 1))

@@ -96,9 +96,13 @@ class BertConfig:
         values = {name: value for name, value in raw.items() if name in known and name != "id2label"}
         if labels := raw.get("id2label"):
             try:
-                values["id2label"] = {int(index): name for index, name in labels.items()}
+                values["id2label"] = dict(sorted((int(index), name) for index, name in labels.items()))
             except (AttributeError, ValueError):
                 raise CheckpointError(f"{path}: id2label is {labels!r}; it must map class numbers to names") from None
+            if list(values["id2label"]) != list(range(len(labels))):
+                raise CheckpointError(
+                    f"{path}: id2label numbers its classes {list(values['id2label'])}, not 0, 1, 2, ..."
+                )
         elif isinstance(raw.get("num_labels"), int):
             values["id2label"] = {index: f"LABEL_{index}" for index in range(raw["num_labels"])}
         try:

@@ -8,19 +8,16 @@ from pathlib import Path
 import pytest
 
 from jaxlm.data import installed_docs
+from jaxlm.data.docstrings import Document, documents_of, is_prose, paragraphs
 from jaxlm.data.installed_docs import (
     LIBRARIES,
     MAX_WORDS,
     MIN_WORDS,
     TOPICS,
     Corpus,
-    Document,
     Split,
     TooFewTopics,
     conceal,
-    documents_of,
-    is_prose,
-    paragraphs,
     passages_of,
     split_modules,
     topic_passages,
