@@ -36,13 +36,15 @@ class ModelSettings:
     attention_dropout: float | None = None
     """Dropout of attention weights; unset: what the model's config says (0.1)."""
     hidden_size: int = 768
-    """Width, for a model from scratch; so the next five."""
+    """Width, for a model from scratch; so the next six."""
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
     intermediate_size: int | None = None
     """Width of the feed-forward layer; unset: 4 x hidden_size."""
     max_position_embeddings: int = 512
     hidden_act: Literal["gelu", "gelu_new", "relu"] = "gelu"
+    initializer_range: float = 0.02
+    """Standard deviation of new weights. 0.02 is for a width of 768; what a layer passes on grows with the width's root."""
 
 
 @dataclass(frozen=True)

@@ -299,7 +299,7 @@ def _split(source: str, asked: str, split: str, available: list[str]) -> str:
     raise UserError(f"{source} has no {split} split; it has {', '.join(available)}: say which, as in {source}:NAME")
 
 
-_PASSAGES_PER_TOPIC = {"train": 150, "dev": 60, "test": 60}  # of docs:topics, so that no topic outweighs the others
+_PASSAGES_PER_TOPIC = {"train": 60, "dev": 60, "test": 60}  # of docs:topics, so that no topic outweighs the others
 
 
 def _docs(name: str, split: str) -> tuple[list[str] | None, Iterator[Row]]:

@@ -159,6 +159,7 @@ def _shape(config: Config, given: BertConfig | None, tokenizer: TextTokenizer) -
             intermediate_size=model.intermediate_size or 4 * model.hidden_size,
             max_position_embeddings=model.max_position_embeddings,
             hidden_act=model.hidden_act,
+            initializer_range=model.initializer_range,
             pad_token_id=tokenizer.special_ids["pad"],
         )
     if config.data.max_length > shape.max_position_embeddings:
