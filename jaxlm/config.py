@@ -44,7 +44,7 @@ class ModelSettings:
     max_position_embeddings: int = 512
     hidden_act: Literal["gelu", "gelu_new", "relu"] = "gelu"
     initializer_range: float = 0.02
-    """Standard deviation of new weights. 0.02 is for a width of 768; what a layer passes on grows with the width's root."""
+    """Standard deviation of new weights; 0.02 suits a width of 768, and a narrower model wants more."""
 
 
 @dataclass(frozen=True)
