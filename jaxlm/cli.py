@@ -372,3 +372,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    finally:
+        logger = logging.getLogger("jaxlm")
+        logger.handlers.clear()
+        logger.propagate = True
