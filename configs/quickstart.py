@@ -5,6 +5,9 @@
 The documentation inside Python's standard library and the installed packages is the corpus. A WordPiece vocabulary is
 learnt from it, a small BERT is pre-trained on it (masked words), then fine-tuned to tell which part of which library a
 passage documents, and compared with its twin that was not pre-trained.
+
+Two cores take about three minutes. Seed 0 on Python 3.12 with jax 0.12.0: held-out accuracy 0.479, its twin 0.374, the
+majority class 0.066; other package versions bring another corpus and other figures.
 """
 
 from jaxlm.config import Config, DataSettings, ModelSettings, OptimSettings, Stage, TrainSettings
