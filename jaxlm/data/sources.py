@@ -38,7 +38,13 @@ class Table:
 
 
 def read_table(
-    spec: str, split: str, settings: DataSettings, *, labelled: bool, known_labels: Collection[str] = ()
+    spec: str,
+    split: str,
+    settings: DataSettings,
+    *,
+    labelled: bool,
+    known_labels: Collection[str] = (),
+    running_text: bool = False,
 ) -> Table:
     """Reads the data that a setting names.
 
@@ -47,6 +53,7 @@ def read_table(
       split: "train", "dev" or "test": which part is meant where `spec` does not say.
       settings: columns, header and what to do with bad rows.
       labelled: whether a label column is needed.
+      running_text: the lines of a txt file are a corpus, in which blank ones only part paragraphs.
       known_labels: the labels of the training data or the model; they tell the columns of a file without names apart.
 
     Raises:
@@ -60,6 +67,8 @@ def read_table(
         raise UserError(f"{spec}: unknown kind of data {scheme!r}; a path or one of {known} is meant")
     else:
         label_names, rows = None, files.read_rows(Path(spec))
+        if running_text and files.data_format(Path(spec)) == ".txt":
+            rows = (row for row in rows if row.problem or any(str(value).strip() for value in row.values))
     return _table(spec, rows, label_names, settings, labelled=labelled, known_labels=known_labels)
 
 

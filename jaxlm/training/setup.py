@@ -94,7 +94,9 @@ def set_up(config: Config, mesh: Mesh) -> Setup:
     for split in ("train", "dev", "test"):
         if (spec := getattr(config.data, split)) is not None:
             known = tables["train"].labels or () if tables else ()
-            tables[split] = read_table(spec, split, config.data, labelled=labelled, known_labels=set(known))
+            tables[split] = read_table(
+                spec, split, config.data, labelled=labelled, known_labels=set(known), running_text=not labelled
+            )
     init = None if config.model.init is None else hub.resolve(config.model.init)
     given = None if init is None else BertConfig.from_json(init / "config.json")
     tokenizer = _tokenizer(config, init, tables["train"])

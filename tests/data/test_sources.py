@@ -139,3 +139,11 @@ def test_texts_of_a_stream_keep_their_order_and_bad_ones_are_named() -> None:
         table_of_texts("stdin", b"b\n\na\n".split(b"\n"), DataSettings())
     with pytest.raises(UserError, match="line 1: not UTF-8"):
         table_of_texts("stdin", [b"\xff"], DataSettings())
+
+
+def test_blank_lines_part_the_paragraphs_of_a_corpus_and_are_no_texts(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "one\n\n  \ntwo words\n")
+    table = read_table(str(path), "train", DataSettings(), labelled=False, running_text=True)
+    assert table.texts == ["one", "two words"]
+    with pytest.raises(UserError, match="line 2: empty text"):
+        read(path, labelled=False)
