@@ -50,7 +50,8 @@ class ModelSettings:
 @dataclass(frozen=True)
 class DataSettings:
     train: str | None = None
-    """A csv, tsv, jsonl, parquet or txt file (also .gz, .xz), `tfds:NAME[:SPLIT]`, `hf:NAME[:SPLIT]` or `docs:NAME`."""
+    """A csv, tsv, jsonl, parquet or txt file (also .gz, .xz), `tfds:NAME[:SPLIT]`, `hf:NAME[:SPLIT]` or `docs:NAME`;
+    for pre-training also a directory that `prepare` wrote. `prepare` itself takes globs and lists (a.txt,b/*.jsonl)."""
     dev: str | None = None
     """The same for the data that early stopping and the best checkpoint are judged by."""
     test: str | None = None
@@ -61,12 +62,18 @@ class DataSettings:
     """Column of the second text of a pair, where there is one."""
     label: str | None = None
     """Column of the label, by name or position."""
+    documents: Literal["blank_lines", "file", "line"] = "blank_lines"
+    """What a document of running text (txt) is: what blank lines part, a whole file, or a line."""
+    mixture: tuple[str, ...] = ()
+    """Prepared directories with weights, `DIRECTORY=WEIGHT` each, instead of `train`: rows are drawn in proportion."""
+    validation: float = 0.005
+    """Share of the documents (by hash) that `prepare` keeps apart for validation."""
     header: Literal["auto", "yes", "no"] = "auto"
     """Whether csv and tsv files start with a line of column names."""
     bad_rows: Literal["error", "skip"] = "error"
     """What to do with rows that cannot be read (columns, UTF-8, unknown label, empty text): stop, or skip and count."""
     max_length: int = 128
-    """Tokens of an example, [CLS] and [SEP] included; longer texts are cut, and counted."""
+    """Tokens of an example, [CLS] and [SEP] included; longer texts are cut, and counted. In pre-training: of a row."""
     row_length: int | None = None
     """Tokens of a packed row; unset: the length that wastes least."""
     tokenizer: str | None = None
@@ -78,23 +85,56 @@ class DataSettings:
 
 
 @dataclass(frozen=True)
+class ObjectiveSettings:
+    """What a pre-training learns (task masked_lm)."""
+
+    mask_rate: float = 0.15
+    """Share of tokens to predict."""
+    mask_unit: Literal["token", "word", "span"] = "token"
+    """What is hidden together: single tokens, whole words, or spans of words (SpanBERT, section 3.1)."""
+    longest_span: int = 10
+    """Most words in a span."""
+    mask_share: float = 0.8
+    """Of the tokens to predict, how many become [MASK] (BERT, section 3.1) ..."""
+    random_share: float = 0.1
+    """... and how many a random token; the rest stays as it is."""
+    next_sentence: bool = False
+    """Also predict whether the second half of a window follows the first (BERT, section 3.1); needs prepared data."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a pre-training with its own row length or batch size; weights and optimizer go on from the last one."""
+
+    steps: int
+    max_length: int | None = None
+    """Tokens of a row; unset: data.max_length."""
+    batch_size: int | None = None
+    """Rows a step; unset: train.batch_size."""
+    learning_rate: float | None = None
+    """A peak of its own: warm-up and decay then run over this phase alone. Unset: the run's one schedule goes on."""
+
+
+@dataclass(frozen=True)
 class TrainSettings:
     epochs: float = 3.0
     """Passes over the training data."""
     steps: int | None = None
     """Optimizer steps; overrides epochs."""
     batch_size: int = 32
-    """Examples a step, over all devices."""
+    """Examples a step, over all devices; rows, where the data was prepared."""
     micro_batches: int = 1
     """Gradient accumulation: parts that a step is computed in, one after the other, to save memory."""
+    phases: tuple[Phase, ...] = ()
+    """Parts of a pre-training on prepared data, one after the other, instead of epochs or steps."""
     label_smoothing: float = 0.0
-    mask_rate: float = 0.15
-    """Masked LM: share of tokens to predict; 80 % become [MASK], 10 % a random token, 10 % stay (BERT, section 3.1)."""
     eval_every: int | None = _apply(None)
     """Steps between evaluations on dev; unset: once an epoch."""
     eval_batch_size: int = _apply(128)
     patience: int | None = _apply(None)
     """Stop after this many evaluations on dev without a better result."""
+    target: float | None = _apply(None)
+    """Stop once dev is this good: accuracy at least this, or, in pre-training, loss at most this."""
     checkpoint_every: int = _apply(500)
     """Steps between checkpoints; evaluations save one too."""
     log_every: int = _apply(20)
@@ -105,10 +145,14 @@ class TrainSettings:
 class OptimSettings:
     learning_rate: float = 5e-5
     """The peak."""
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """Decay after the warm-up, down to 0."""
+    optimizer: Literal["adamw", "lamb"] = "adamw"
+    """LAMB (You et al. 2020) is for batches of many thousand rows."""
+    schedule: Literal["linear", "cosine", "constant", "wsd"] = "linear"
+    """Decay after the warm-up, down to 0; wsd (warm-up, stable, decay) stays at the peak until the last `decay`."""
     warmup: float = 0.06
     """Warm-up: a share of all steps where below 1, a number of steps otherwise."""
+    decay: float = 0.1
+    """Of schedule wsd: the part that decays, a share of all steps where below 1, a number of steps otherwise."""
     weight_decay: float = 0.01
     """Decoupled (AdamW), on kernels and embeddings; biases and LayerNorm are left alone."""
     beta1: float = 0.9
@@ -131,6 +175,7 @@ class Stage:
     task: TaskName = "classification"
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()
     train: TrainSettings = TrainSettings()
     optim: OptimSettings = OptimSettings()
 
@@ -158,7 +203,7 @@ def validate(config: Stage, where: str = "") -> None:
     Raises:
       UserError: a setting is out of range or missing; the message names the flag.
     """
-    train, optim, data, model = config.train, config.optim, config.data, config.model
+    train, optim, data, model, objective = config.train, config.optim, config.data, config.model, config.objective
     checks: list[tuple[bool, str, Any, str]] = [
         (train.batch_size >= 1, "train.batch_size", train.batch_size, "at least 1"),
         (train.eval_batch_size >= 1, "train.eval_batch_size", train.eval_batch_size, "at least 1"),
@@ -166,13 +211,20 @@ def validate(config: Stage, where: str = "") -> None:
         (0 < train.epochs < math.inf, "train.epochs", train.epochs, "above 0"),
         (train.steps is None or train.steps >= 1, "train.steps", train.steps, "at least 1"),
         (0 <= train.label_smoothing < 1, "train.label_smoothing", train.label_smoothing, "in [0, 1)"),
-        (0 < train.mask_rate < 1, "train.mask_rate", train.mask_rate, "between 0 and 1"),
+        (0 < objective.mask_rate <= 0.5, "objective.mask_rate", objective.mask_rate, "above 0, at most 0.5"),
+        (objective.longest_span >= 1, "objective.longest_span", objective.longest_span, "at least 1"),
+        (0 <= objective.mask_share <= 1, "objective.mask_share", objective.mask_share, "in [0, 1]"),
+        (
+            0 <= objective.random_share <= 1 - objective.mask_share + 1e-9,
+            "objective.random_share", objective.random_share, f"in [0, {1 - objective.mask_share:g}], 1 - mask_share",
+        ),
         (train.eval_every is None or train.eval_every >= 1, "train.eval_every", train.eval_every, "at least 1"),
         (train.patience is None or train.patience >= 1, "train.patience", train.patience, "at least 1"),
         (train.checkpoint_every >= 1, "train.checkpoint_every", train.checkpoint_every, "at least 1"),
         (train.log_every >= 1, "train.log_every", train.log_every, "at least 1"),
         (0 < optim.learning_rate < math.inf, "optim.learning_rate", optim.learning_rate, "above 0"),
         (0 <= optim.warmup < math.inf, "optim.warmup", optim.warmup, "a share below 1, or a number of steps"),
+        (0 <= optim.decay < math.inf, "optim.decay", optim.decay, "a share below 1, or a number of steps"),
         (0 <= optim.weight_decay < math.inf, "optim.weight_decay", optim.weight_decay, "at least 0"),
         (0 <= optim.beta1 < 1, "optim.beta1", optim.beta1, "in [0, 1)"),
         (0 <= optim.beta2 < 1, "optim.beta2", optim.beta2, "in [0, 1)"),
@@ -184,7 +236,8 @@ def validate(config: Stage, where: str = "") -> None:
             data.row_length is None or data.row_length >= data.max_length,
             "data.row_length", data.row_length, f"at least data.max_length ({data.max_length})",
         ),
-        (data.train is not None, "data.train", data.train, "a file, tfds:NAME or hf:NAME"),
+        (0 <= data.validation < 1, "data.validation", data.validation, "in [0, 1)"),
+        (data.train is not None or bool(data.mixture), "data.train", data.train, "a file, tfds:NAME or hf:NAME"),
     ]  # fmt: skip
     if isinstance(config, Config):
         devices = config.mesh.devices
@@ -204,8 +257,20 @@ def validate(config: Stage, where: str = "") -> None:
             raise UserError(f"--{where}{name} is {value}; it must be {rule}")
     if model.random_init and model.init is None:
         raise UserError(f"--{where}model.random_init takes its shape from --{where}model.init, which is not set")
-    if train.patience is not None and data.dev is None:
-        raise UserError(f"--{where}train.patience needs --{where}data.dev to judge by")
+    for name in ("patience", "target"):
+        if getattr(train, name) is not None and data.dev is None:
+            raise UserError(f"--{where}train.{name} needs --{where}data.dev to judge by")
+    for number, phase in enumerate(train.phases):
+        for name, least in (("steps", 1), ("max_length", 5), ("batch_size", 1), ("learning_rate", 0)):
+            value = getattr(phase, name)
+            if value is not None and (value < least or value == 0):
+                raise UserError(
+                    f"--{where}train.phases.{number}.{name} is {value}; it must be at least {least or '> 0'}"
+                )
+    if train.phases and train.steps is not None:
+        raise UserError(f"--{where}train.steps and train.phases exclude each other: each phase has its own steps")
+    if data.train is not None and data.mixture:
+        raise UserError(f"--{where}data.train and --{where}data.mixture exclude each other")
     if isinstance(config, Config) and config.pretrain is not None:
         validate(config.pretrain, "pretrain.")
 
@@ -217,8 +282,11 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
         child = getattr(value, item.name)
         if dataclasses.is_dataclass(child):
             flat |= flatten(child, f"{prefix}{item.name}.")
+        elif isinstance(child, tuple) and child and dataclasses.is_dataclass(child[0]):
+            for number, part in enumerate(child):
+                flat |= flatten(part, f"{prefix}{item.name}.{number}.")
         else:
-            flat[prefix + item.name] = child
+            flat[prefix + item.name] = list(child) if isinstance(child, tuple) else child
     return flat
 
 
@@ -234,10 +302,11 @@ def changes(old: dict[str, Any], new: Config) -> tuple[list[str], list[str]]:
     policy = _resume_policies(new)
     applied: list[str] = []
     refused: list[str] = []
-    for name, value in flatten(new).items():
-        if name not in _NO_PART_OF_THE_RUN and old.get(name) != value:
-            line = f"{name}: {old.get(name)} -> {value}"
-            (applied if policy[name] == "apply" else refused).append(line)
+    now = flatten(new)
+    for name in dict.fromkeys((*now, *old)):
+        if name not in _NO_PART_OF_THE_RUN and old.get(name) != now.get(name):
+            line = f"{name}: {old.get(name)} -> {now.get(name)}"
+            (applied if policy.get(name) == "apply" else refused).append(line)
     return applied, refused
 
 
@@ -247,6 +316,9 @@ def _resume_policies(value: Any, prefix: str = "") -> dict[str, str]:
         child = getattr(value, item.name)
         if dataclasses.is_dataclass(child):
             policies |= _resume_policies(child, f"{prefix}{item.name}.")
+        elif isinstance(child, tuple) and child and dataclasses.is_dataclass(child[0]):
+            for number, part in enumerate(child):
+                policies |= _resume_policies(part, f"{prefix}{item.name}.{number}.")
         else:
             policies[prefix + item.name] = item.metadata.get("resume", "refuse")
     return policies

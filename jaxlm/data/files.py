@@ -1,5 +1,6 @@
 """Rows of local files: csv, tsv, jsonl, parquet and txt, plain or compressed (.gz, .xz)."""
 
+import contextlib
 import csv
 import gzip
 import json
@@ -50,6 +51,22 @@ def open_bytes(path: Path) -> IO[bytes]:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[IO[bytes]]:
+    """`open_bytes` for the length of a block, in which damage becomes a message.
+
+    Raises:
+      UserError: the file cannot be opened or read, or its compressed stream is damaged.
+    """
+    with open_bytes(path) as file:
+        try:
+            yield file
+        except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
+            raise UserError(f"{path}: the compressed file is damaged ({error})") from None
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror or error}") from None
 
 
 def lines(path: Path) -> Iterator[tuple[int, str | None]]:

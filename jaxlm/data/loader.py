@@ -62,42 +62,32 @@ class Batches:
         last = self.rows if self.last_row is None else self.last_row
         mine = (layout.row >= self.first_row) & (layout.row < last)
         indices, (row, start, slot) = indices[mine], (part[mine] for part in layout)
-        row = row - self.first_row
-        shape, lengths = (last - self.first_row, self.row_length), self.examples.lengths[indices]
-        # Token t of example i goes from offsets[i] + t to (row[i], start[i] + t).
-        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        here = np.repeat(row * self.row_length + start, lengths) + within
-        there = np.repeat(self.examples.offsets[indices], lengths) + within
-
-        def scatter(values: np.ndarray, fill: int = 0) -> np.ndarray:
-            flat = np.full(shape[0] * shape[1], fill, np.int32)
-            flat[here] = values
-            return flat.reshape(shape)
-
-        slot_shape = (shape[0], self.slots)
-        slot_examples = np.full(slot_shape, -1, np.int32)
-        pool_positions = np.zeros(slot_shape, np.int32)
-        slot_examples[row, slot], pool_positions[row, slot] = indices, start
-        batch = {
-            "input_ids": scatter(self.examples.input_ids[there]),
-            "segment_ids": scatter(np.repeat(slot + 1, lengths)),
-            "positions": scatter(within),
-            "token_type_ids": scatter(self.examples.token_type_ids[there]),
-            "example_ids": scatter(np.repeat(indices, lengths)),
-            "slot_examples": slot_examples,
-            "pool_positions": pool_positions,
-            "example_weights": (slot_examples >= 0).astype(np.float32),
-        }
+        row, lengths = row - self.first_row, self.examples.lengths[indices]
+        there = np.repeat(self.examples.offsets[indices], lengths) + _within(lengths)
+        batch = lay_out(
+            self.examples.input_ids[there], self.examples.token_type_ids[there], lengths, indices,
+            Layout(row, start, slot), shape=(last - self.first_row, self.row_length, self.slots),
+        )  # fmt: skip
         for name, values in self.examples.targets.items():
-            target = np.zeros((*slot_shape, *values.shape[1:]), values.dtype)
+            target = np.zeros((*batch["slot_examples"].shape, *values.shape[1:]), values.dtype)
             target[row, slot] = values[indices]
             batch[name] = target
         return self.finish(batch, step)
 
-    def tokens(self, step: int) -> int:
+    starts = (0,)  # steps at which the shapes change
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.order.steps_per_epoch
+
+    def tokens(self, step: int) -> float:
         """Real tokens of a step, over all processes."""
         indices = self.order.examples(step)[0]
         return int(self.examples.lengths[indices[indices >= 0]].sum())
+
+    def count(self, step: int) -> int:
+        """Examples of a step, over all processes."""
+        return int((self.order.examples(step)[0] >= 0).sum())
 
     def describe_examples(self, step: int, most: int = 8) -> str:
         """Where a step's examples came from, for a message."""
@@ -105,6 +95,55 @@ class Batches:
         places = [self.examples.places[index] for index in indices[:most]]
         more = f" and {len(indices) - most} more" if len(indices) > most else ""
         return f"{self.examples.source}: {', '.join(places)}{more}"
+
+
+def _within(lengths: np.ndarray) -> np.ndarray:
+    """0, 1, ... for the tokens of each example, one example after the other."""
+    return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+
+
+def lay_out(
+    input_ids: np.ndarray,
+    token_type_ids: np.ndarray,
+    lengths: np.ndarray,
+    example_ids: np.ndarray,
+    layout: Layout,
+    *,
+    shape: tuple[int, int, int],
+) -> Batch:
+    """Puts examples into rows.
+
+    Args:
+      input_ids, token_type_ids: of the examples, one after the other, `[tokens]`.
+      lengths, example_ids: `[examples]`.
+      layout: where each example goes, `[examples]`.
+      shape: rows, their length, and the most examples in one.
+
+    Returns:
+      The arrays that `Batches` documents, but for the targets.
+    """
+    rows, length, slots = shape
+    within = _within(lengths)
+    here = np.repeat(layout.row * length + layout.start, lengths) + within
+
+    def scatter(values: np.ndarray) -> np.ndarray:
+        flat = np.zeros(rows * length, np.int32)
+        flat[here] = values
+        return flat.reshape(rows, length)
+
+    slot_examples = np.full((rows, slots), -1, np.int32)
+    pool_positions = np.zeros((rows, slots), np.int32)
+    slot_examples[layout.row, layout.slot], pool_positions[layout.row, layout.slot] = example_ids, layout.start
+    return {
+        "input_ids": scatter(input_ids),
+        "segment_ids": scatter(np.repeat(layout.slot + 1, lengths)),
+        "positions": scatter(within),
+        "token_type_ids": scatter(token_type_ids),
+        "example_ids": scatter(np.repeat(example_ids, lengths)),
+        "slot_examples": slot_examples,
+        "pool_positions": pool_positions,
+        "example_weights": (slot_examples >= 0).astype(np.float32),
+    }
 
 
 def make_batches(
@@ -152,11 +191,13 @@ def make_batches(
                    process * share, (process + 1) * share)  # fmt: skip
 
 
-def prefetch(batches: Batches, start: int, to_device: Callable[[Batch], Any]) -> Iterator[Any]:
-    """Batches from step `start` on, made in background threads a few steps ahead."""
+def prefetch(
+    batches: Callable[[int], Batch], start: int, steps: int, to_device: Callable[[Batch], Any]
+) -> Iterator[Any]:
+    """Batches of steps `start` to `steps` - 1, made in background threads a few steps ahead."""
     import grain
 
-    steps = grain.MapDataset.range(start, batches.steps).map(batches)
+    numbers = grain.MapDataset.range(start, steps).map(batches)
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-    for batch in steps.to_iter_dataset(options):
+    for batch in numbers.to_iter_dataset(options):
         yield to_device(batch)

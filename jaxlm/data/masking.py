@@ -3,31 +3,38 @@
 Nothing depends on where an example lies, so that a packed batch is masked as the same examples unpacked are.
 """
 
+import math
+from typing import NamedTuple
+
 import numpy as np
 
+from jaxlm.config import ObjectiveSettings
+from jaxlm.data.hashing import random_bits, uniform
 
-def _lowbias32(x: np.ndarray) -> np.ndarray:
-    """The hash of `jaxlm.models.dropout`, in numpy."""
-    x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D)
-    x = (x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B)
-    return x ^ (x >> np.uint32(16))
+_ORDER, _ROUNDING, _FATE, _RANDOM_TOKEN, _NEW_SPAN = range(5)  # what a random number is for
 
 
-def _words(key: tuple[int, ...], *counters: np.ndarray) -> np.ndarray:
-    """Random uint32 words numbered by a key and by counter arrays that broadcast."""
-    word = np.zeros(1, np.uint32)
-    for part in (*key, *counters):
-        word = _lowbias32(word + np.asarray(part).astype(np.uint32) * np.uint32(0x9E3779B9) + np.uint32(1))
-    return word
+class Vocabulary(NamedTuple):
+    """What masking needs to know of a tokenizer."""
+
+    size: int
+    special_ids: dict[str, int]  # of pad, unk, cls, sep and mask
+    continues: np.ndarray  # [size] bool: the token continues a word ("##ing")
 
 
-def _uniform(words: np.ndarray) -> np.ndarray:
-    return words * (1.0 / 2**32)
+def most_predictions(row_length: int, slots: int, settings: ObjectiveSettings) -> int:
+    """Places for targets that a row of `row_length` tokens and at most `slots` examples needs.
 
-
-def most_predictions(row_length: int, slots: int, rate: float) -> int:
-    """How many tokens of a row `mask_tokens` can choose: each example's share is rounded up or down at random."""
-    return min(row_length, int(np.ceil(rate * row_length)) + slots)
+    That is the row's quota and four standard deviations of its rounding. Each example's is at most half of the word
+    that reaches the quota: of one token, or of two, as words are taken to have (spans are cut between words). Of single
+    tokens, one example a row never needs more, and several do with a probability below 0.04 % (Hoeffding). Of words
+    there is no such bound, since any may be long: at most 1 row in 15,000 of English text loses one with BERT's
+    vocabulary or one of 8,192, 1 in 2,000 with one of 1,500 (1.4 tokens a word).
+    """
+    quota = settings.mask_rate * row_length
+    if settings.mask_unit == "token":
+        return min(row_length, math.ceil(quota + 2 * math.sqrt(slots)), math.ceil(quota) + slots - 1)
+    return min(row_length, math.ceil(quota + 4 * math.sqrt(slots)))
 
 
 def mask_tokens(
@@ -35,54 +42,98 @@ def mask_tokens(
     *,
     seed: int,
     step: int,
-    rate: float,
+    settings: ObjectiveSettings,
     predictions: int,
-    vocab_size: int,
-    special_ids: dict[str, int],
+    vocabulary: Vocabulary,
 ) -> dict[str, np.ndarray]:
     """Chooses tokens to predict and hides them.
 
-    Of each example's `n` tokens (special ones never count), `rate * n` are chosen, rounded up or down at random so
-    that the rate is exact on average. Of the chosen, 80 % become [MASK], 10 % a random token, 10 % stay.
+    An example of `n` tokens (special ones never count) has a quota of `mask_rate * n`. Its units are taken in random
+    order: tokens; whole words, as google-research/bert does; or spans of words, as SpanBERT (Joshi et al. 2020, section
+    3.1) does. The word in which the quota is reached is taken whole or not at all, at random, so that an example's
+    expected share is `mask_rate` exactly, whatever the unit. Where an example is so short that words or spans outgrow
+    its quota, it is more often short words that are chosen, and those that start a span.
+
+    Of the chosen, `mask_share` become [MASK], `random_share` a random token, the rest stays; that is drawn for each
+    token, but for spans once for the whole span.
 
     Args:
-      batch: a packed batch, `[rows, length]`; not changed.
-      predictions: the static number of places a row has for targets; `most_predictions` is always enough.
+      batch: a packed batch, `[rows, length]`, each example's tokens next to each other; not changed.
+      predictions: the static number of places a row has for targets, see `most_predictions`. Where a row chooses more,
+        its last examples lose the words that were taken last.
 
     Returns:
       The batch with `input_ids` masked, and `predict_positions`, `predict_labels` (int32) and `predict_weights`
-      (float32), each `[rows, predictions]`; weight 0 fills up.
+      (float32), each `[rows, predictions]`, in the order of the text; weight 0 fills up.
     """
-    ids, segments = batch["input_ids"], batch["segment_ids"]
-    rows, length = ids.shape
-    key = (seed, step)
-    eligible = (segments > 0) & ~np.isin(ids, list(special_ids.values()))
-    words = _words((*key, 0), batch["example_ids"], batch["positions"])
-    # Within each example, tokens are ranked by their word; the lowest ranks are chosen.
-    segments = np.where(eligible, segments, 0)
-    order = np.argsort(segments.astype(np.uint64) << np.uint64(32) | words, axis=1)
-    slots = int(segments.max(initial=0)) + 1
-    counts = np.stack([(segments == slot).sum(1) for slot in range(slots)], axis=1)
-    firsts = np.cumsum(counts, axis=1) - counts
-    row = np.arange(rows)[:, None]
-    ranked_segments = segments[row, order]
-    ranks = np.empty_like(order)
-    ranks[row, order] = np.arange(length)[None] - firsts[row, ranked_segments]
-    examples_of_slots = np.zeros((rows, slots), np.int64)
-    examples_of_slots[np.broadcast_to(row, segments.shape), segments] = batch["example_ids"]
-    quota = np.floor(rate * counts + _uniform(_words((*key, 1), examples_of_slots))).astype(int)
-    chosen = eligible & (ranks < quota[row, segments])
-    if chosen.sum(1).max(initial=0) > predictions:
-        raise ValueError(f"{chosen.sum(1).max()} tokens of a row are to be predicted; there is room for {predictions}")
-    fate = _uniform(_words((*key, 2), batch["example_ids"], batch["positions"]))
-    ordinary = np.setdiff1d(np.arange(vocab_size, dtype=np.int32), list(special_ids.values()))
-    random = ordinary[_words((*key, 3), batch["example_ids"], batch["positions"]) % np.uint32(len(ordinary))]
-    hidden = np.where(fate < 0.8, special_ids["mask"], np.where(fate < 0.9, random, ids))
-    positions = np.argsort(~chosen, axis=1, kind="stable")[:, :predictions].astype(np.int32)
-    weights = np.take_along_axis(chosen, positions, 1).astype(np.float32)
+    rows, length = batch["input_ids"].shape
+    ids = batch["input_ids"].ravel()
+    special = np.zeros(vocabulary.size, bool)
+    special[list(vocabulary.special_ids.values())] = True
+
+    # From here on arrays are flat, over all rows: [tokens] of what can be chosen, [words], [examples], [targets].
+    tokens = np.flatnonzero((batch["segment_ids"].ravel() > 0) & ~special[ids])
+    example_ids, positions = batch["example_ids"].ravel()[tokens], batch["positions"].ravel()[tokens]
+
+    def draw(purpose: int, at: np.ndarray) -> np.ndarray:
+        return random_bits((seed, step, purpose), example_ids[at], positions[at])
+
+    new_example = np.diff(example_ids, prepend=-1) != 0
+    parted = new_example | (np.diff(tokens, prepend=-2) != 1)
+    continues = (settings.mask_unit != "token") & vocabulary.continues[ids[tokens]]
+    words = np.flatnonzero(parted | ~continues)
+    lengths = np.diff(words, append=len(tokens))
+    units = words
+    if settings.mask_unit == "span":
+        units = words[_span_starts(parted[words] | (uniform(draw(_NEW_SPAN, words)) < 0.2), settings.longest_span)]
+
+    examples = np.flatnonzero(new_example)
+    quotas = settings.mask_rate * np.diff(examples, append=len(tokens))
+    rounding = uniform(random_bits((seed, step, _ROUNDING), example_ids[examples]))
+    example = (np.cumsum(new_example) - 1)[words]
+    # The order moves words within their example only: `example` and `row` are the same before and after it.
+    order = np.argsort(example.astype(np.uint64) << np.uint64(32) | draw(_ORDER, units), kind="stable")
+    sizes = lengths[order]
+    before = np.cumsum(sizes) - sizes - examples[example]
+    taken = rounding[example] * sizes < quotas[example] - before
+
+    row = tokens[words] // length
+    running = np.concatenate([[0], np.cumsum(sizes * taken)])
+    taken &= running[1:] - running[np.searchsorted(row, np.arange(rows))][row] <= predictions
+
+    chosen = np.empty_like(taken)
+    chosen[order] = taken
+    targets = np.flatnonzero(np.repeat(chosen, lengths))
+    places = tokens[targets]
+    fate = uniform(draw(_FATE, np.repeat(units, lengths)[targets] if settings.mask_unit == "span" else targets))
+    ordinary = np.flatnonzero(~special)
+    random = ordinary[draw(_RANDOM_TOKEN, targets) % np.uint32(len(ordinary))]
+    hidden = np.where(fate < settings.mask_share + settings.random_share, random, ids[places])
+    shown = ids.astype(np.int32)
+    shown[places] = np.where(fate < settings.mask_share, vocabulary.special_ids["mask"], hidden)
+
+    row, column = np.divmod(places, length)
+    rank = np.arange(len(places)) - np.searchsorted(row, row)
+
+    def scatter(values: np.ndarray | float, dtype: type) -> np.ndarray:
+        table: np.ndarray = np.zeros((rows, predictions), dtype)
+        table[row, rank] = values
+        return table
+
     return batch | {
-        "input_ids": np.where(chosen, hidden, ids).astype(np.int32),
-        "predict_positions": positions,
-        "predict_labels": np.where(weights > 0, np.take_along_axis(ids, positions, 1), 0).astype(np.int32),
-        "predict_weights": weights,
+        "input_ids": shown.reshape(rows, length),
+        "predict_positions": scatter(column, np.int32),
+        "predict_labels": scatter(ids[places], np.int32),
+        "predict_weights": scatter(1, np.float32),
     }
+
+
+def _span_starts(drawn: np.ndarray, longest: int) -> np.ndarray:
+    """For each word, the index of the word that its span starts with; `drawn [words]` says where spans must start.
+
+    Where `drawn` has probability p, lengths are min(Geometric(p), longest): of p = 0.2 and 10 words, 4.5 on average
+    (SpanBERT scales the geometric distribution cut at 10 to sum to 1 instead: 3.8).
+    """
+    index = np.arange(len(drawn))
+    since = index - np.maximum.accumulate(np.where(drawn, index, 0))
+    return index - since % longest

@@ -1,5 +1,7 @@
 """The order in which examples are seen: a pure function of (seed, step), with no state to save or to skip through."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 _MASK = np.uint64(0xFFFFFFFF)
@@ -31,6 +33,47 @@ def permute(index: np.ndarray, size: int, key: np.ndarray) -> np.ndarray:
         out[todo] = left << half | right
         todo &= out >= size
     return out.astype(np.int64)
+
+
+_SLOTS = 1024  # rows in which a mixture's proportions are exact
+
+
+class MixedOrder:
+    """The rows of one or several corpora, in proportion to their weights, each corpus permuted anew in each epoch.
+
+    Of every 1024 rows each corpus has the same number, its share rounded; which of them is drawn anew each time. Where
+    a row lies is computed, never stored: a place in a run of any length over any number of rows is reached at once.
+
+    Args:
+      sizes: rows of each corpus.
+      weights: of each corpus, of any scale.
+      seed: of the permutations.
+    """
+
+    def __init__(self, sizes: Sequence[int], weights: Sequence[float], seed: int):
+        self.sizes, self.seed = list(sizes), seed
+        shares = np.array(weights, np.float64) / sum(weights) * _SLOTS
+        counts = np.floor(shares).astype(np.int64)
+        counts[np.argsort(counts - shares, kind="stable")[: _SLOTS - counts.sum()]] += 1
+        self._ends = np.cumsum(counts)
+
+    def rows(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The corpus, and the row within it, at the given places (0, 1, ...) of the order."""
+        key = _mix(np.asarray(self.seed, np.uint64) & _MASK)
+        block, place = places // _SLOTS, places % _SLOTS
+        slot = place
+        if len(self.sizes) > 1:
+            slot = permute(place, _SLOTS, _mix(key + block.astype(np.uint64) & _MASK))
+        corpus = np.searchsorted(self._ends, slot, side="right")
+        starts = np.concatenate([[0], self._ends[:-1]])
+        ordinal = block * (self._ends - starts)[corpus] + slot - starts[corpus]
+        row = np.empty_like(ordinal)
+        for number, size in enumerate(self.sizes):
+            here = corpus == number
+            epoch, within = ordinal[here] // size, ordinal[here] % size
+            keys = _mix(_mix(key + np.uint64(number + 1) & _MASK) + epoch.astype(np.uint64) & _MASK)
+            row[here] = permute(within, size, keys)
+        return corpus, row
 
 
 class StratifiedOrder:

@@ -14,7 +14,7 @@ from jaxlm.errors import UserError
 
 log = logging.getLogger("jaxlm")
 
-_TEXT_NAMES = ("text", "sentence", "text_a", "sentence1", "question1", "premise", "question", "review", "content",
+TEXT_NAMES = ("text", "sentence", "text_a", "sentence1", "question1", "premise", "question", "review", "content",
                "document", "passage", "utterance", "query", "tweet", "comment", "message", "title")  # fmt: skip
 _PAIR_NAMES = ("text_pair", "text_b", "sentence2", "question2", "hypothesis")
 _LABEL_NAMES = ("label", "labels", "class", "category", "target", "intent", "sentiment", "topic", "polarity", "stars")
@@ -60,7 +60,7 @@ def read_table(
       UserError: no such data, no such column, or (unless `settings.bad_rows` is "skip") a row that cannot be read.
     """
     scheme, _, name = spec.partition(":")
-    if name and scheme in _SCHEMES:
+    if is_scheme(spec):
         label_names, rows = _SCHEMES[scheme](name, split)
     elif name and "/" not in scheme and not Path(spec).exists():
         known = ", ".join(f"{known}:" for known in _SCHEMES)
@@ -90,6 +90,18 @@ def table_of_texts(source: str, texts: Sequence[str | bytes], settings: DataSett
         texts = texts[:-1]
     plain = dataclasses.replace(settings, text="0", text_pair=None, label=None, header="no")
     return _table(source, rows(), None, plain, labelled=False)
+
+
+def is_scheme(spec: str) -> bool:
+    """Whether a setting names data by scheme (`tfds:NAME`) and not by path."""
+    scheme, _, name = spec.partition(":")
+    return bool(name) and scheme in _SCHEMES
+
+
+def scheme_rows(spec: str, split: str) -> Iterator[Row]:
+    """The rows of `tfds:NAME[:SPLIT]` and its like, one after the other."""
+    scheme, _, name = spec.partition(":")
+    return _SCHEMES[scheme](name, split)[1]
 
 
 class _Problems:
@@ -136,7 +148,7 @@ def _table(
         if not good:
             raise UserError(f"{source}: a header line and no rows")
     columns = _Columns(source, names, header, settings)
-    text = columns.find("text", settings.text, _TEXT_NAMES)
+    text = columns.find("text", settings.text, TEXT_NAMES)
     pair = columns.find("text_pair", settings.text_pair, _PAIR_NAMES)
     label = columns.find("label", settings.label, _LABEL_NAMES) if labelled else None
     if label is None and text is None and header is None and not named and width == 2:

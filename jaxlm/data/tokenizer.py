@@ -1,5 +1,7 @@
 """Text to token ids, by the Rust `tokenizers` library and nothing slower; the files are Hugging Face's."""
 
+import functools
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,9 +11,12 @@ import numpy as np
 import tokenizers
 from tokenizers import normalizers, pre_tokenizers, processors
 
+from jaxlm.data.masking import Vocabulary
+from jaxlm.data.word_memory import WordMemory
 from jaxlm.errors import UserError
-from jaxlm.models.hub import write_atomically
 
+# A consonant of these scripts keeps the marks that are written around it.
+_SPACELESS = r"[\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]\p{M}*"
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -45,6 +50,45 @@ class TextTokenizer:
     def vocab_size(self) -> int:
         return self._backend.get_vocab_size()
 
+    @property
+    def token_dtype(self) -> np.dtype:
+        """The smallest unsigned type that holds every token id."""
+        return np.dtype("<u2" if self.vocab_size <= 1 << 16 else "<u4")
+
+    @property
+    def vocab(self) -> dict[str, int]:
+        return self._backend.get_vocab()
+
+    def token(self, number: int) -> str:
+        return self._backend.id_to_token(number) or ""
+
+    def token_id(self, token: str) -> int | None:
+        return self._backend.token_to_id(token)
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What masking needs to know."""
+        continues = np.zeros(self.vocab_size, bool)
+        for token, number in self._backend.get_vocab().items():
+            continues[number] = token.startswith("##")
+        return Vocabulary(self.vocab_size, self.special_ids, continues)
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Of the tokenizer's whole definition."""
+        return hashlib.sha256(self._backend.to_str().encode()).hexdigest()
+
+    def tokenize_text(self, text: str) -> np.ndarray:
+        """Token ids of a text without special tokens and without a limit of length, as `token_dtype`."""
+        if self._memory is None:
+            encodings = self._backend.encode_batch_fast(text.split("\n"), add_special_tokens=False)
+            return np.concatenate([np.array(encoding.ids, self.token_dtype) for encoding in encodings])
+        return np.frombuffer(self._memory.tokenize(text), self.token_dtype)
+
+    @functools.cached_property
+    def _memory(self) -> WordMemory | None:
+        return WordMemory(self._backend, self.token_dtype) if WordMemory.serves(self._backend) else None
+
     @classmethod
     def load(cls, directory: Path) -> "TextTokenizer":
         """Reads `tokenizer.json`, or makes it of `vocab.txt` and `tokenizer_config.json` as transformers does.
@@ -75,12 +119,23 @@ class TextTokenizer:
         raise UserError(f"{directory} holds no tokenizer (tokenizer.json or vocab.txt)")
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int, lowercase: bool) -> "TextTokenizer":
-        """Learns a WordPiece vocabulary of at most `vocab_size` tokens from `texts`."""
+    def train(
+        cls, texts: Iterable[str], vocab_size: int, lowercase: bool, *, min_frequency: int = 2, spaceless: bool = False
+    ) -> "TextTokenizer":
+        """Learns a WordPiece vocabulary of at most `vocab_size` tokens from `texts`.
+
+        Args:
+          min_frequency: how often a piece must occur to become a token.
+          spaceless: characters of scripts that are written without spaces between words stand alone, as Chinese ones
+            always do; else a whole clause would be one word, and beyond 100 characters unknown.
+        """
         settings = {"do_lower_case": lowercase}
         backend = _bert_backend({token: number for number, token in enumerate(SPECIAL_TOKENS)}, settings)
+        if spaceless:
+            alone = pre_tokenizers.Split(tokenizers.Regex(_SPACELESS), "isolated")
+            backend.pre_tokenizer = pre_tokenizers.Sequence([backend.pre_tokenizer, alone])
         trainer = tokenizers.trainers.WordPieceTrainer(
-            vocab_size=vocab_size, min_frequency=2, special_tokens=list(SPECIAL_TOKENS), show_progress=False
+            vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=list(SPECIAL_TOKENS), show_progress=False
         )
         backend.train_from_iterator(texts, trainer)
         backend.post_processor = _post_processor(backend)
@@ -97,6 +152,8 @@ class TextTokenizer:
 
         `max_length` is where users of the directory cut a text, unless they say otherwise.
         """
+        from jaxlm.models.hub import write_atomically  # imports jax, which processes that only tokenise do without
+
         directory.mkdir(parents=True, exist_ok=True)
         vocab = sorted(self._backend.get_vocab().items(), key=lambda item: item[1])
         settings = {
@@ -104,7 +161,8 @@ class TextTokenizer:
             "strip_accents": self._settings.get("strip_accents"),
             "tokenize_chinese_chars": self._settings.get("tokenize_chinese_chars", True),
             "model_max_length": max_length,
-            "tokenizer_class": "BertTokenizer",
+            # BertTokenizer would split words its own way, whatever tokenizer.json says.
+            "tokenizer_class": "BertTokenizer" if self._memory is not None else "PreTrainedTokenizerFast",
         } | {f"{name}_token": self._backend.id_to_token(number) for name, number in self.special_ids.items()}
         write_atomically(directory / "tokenizer.json", self._backend.to_str())
         write_atomically(directory / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")
@@ -127,10 +185,6 @@ class TextTokenizer:
             if pairs is not None:
                 types[start:stop] = encoding.type_ids
         return Encoded(ids, types, offsets, sum(bool(encoding.overflowing) for encoding in encodings))
-
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids without special tokens and without a limit of length."""
-        return [encoding.ids for encoding in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
 def _bert_backend(vocab: dict[str, int], settings: dict) -> tokenizers.Tokenizer:

@@ -21,7 +21,7 @@ Metrics = dict[str, Any]
 class Task(abc.ABC):
     """One way to use a BERT. A new task is a file with a subclass and a line in `jaxlm.tasks.TASKS`."""
 
-    model_class: ClassVar[type[PretrainedModel]]
+    model_class: type[PretrainedModel]
     labelled: ClassVar[bool]  # whether its data needs a label column
     metric: ClassVar[str]  # what early stopping and the best checkpoint go by
     larger_is_better: ClassVar[bool]
@@ -43,8 +43,17 @@ class Task(abc.ABC):
         return batch
 
     @abc.abstractmethod
-    def loss_sums(self, model: Any, batch: DeviceBatch, dropout_key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        """The sum of the batch's losses and of their weights."""
+    def loss_weights(self, batch: DeviceBatch) -> jax.Array:
+        """What the batch's losses count: the number of examples, or of masked tokens; a vector for several losses."""
+
+    @abc.abstractmethod
+    def loss_sums(self, model: Any, batch: DeviceBatch, dropout_key: jax.Array | None) -> jax.Array:
+        """The sum of the batch's losses, or of several losses, as `loss_weights` counts them. The loss is
+        `sum(loss_sums / loss_weights)`, each taken over all devices and micro-batches."""
+
+    @abc.abstractmethod
+    def flops(self, config: BertConfig, tokens: float, examples: float, row_length: int) -> float:
+        """Model FLOPs of a training step (`jaxlm.training.flops`) over real tokens and examples."""
 
     @abc.abstractmethod
     def evaluation_sums(self, model: Any, batch: DeviceBatch) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:

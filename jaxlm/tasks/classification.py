@@ -14,6 +14,7 @@ from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, BertForSequenceClassification
 from jaxlm.tasks.base import DeviceBatch, Metrics, Task
+from jaxlm.training.flops import train_flops
 
 
 def label_names(table: Table) -> list[str]:
@@ -94,13 +95,18 @@ class Classification(Task):
             dropout_key=dropout_key,
         ).logits
 
-    def loss_sums(self, model: Any, batch: DeviceBatch, dropout_key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    def loss_weights(self, batch: DeviceBatch) -> jax.Array:
+        return batch["example_weights"].sum()
+
+    def loss_sums(self, model: Any, batch: DeviceBatch, dropout_key: jax.Array | None) -> jax.Array:
         logits = self._logits(model, batch, dropout_key)
         smoothing = self.stage.train.label_smoothing
         targets = optax.smooth_labels(jax.nn.one_hot(batch["labels"], len(self.labels)), smoothing)
         losses = optax.softmax_cross_entropy(logits, targets)
-        weights = batch["example_weights"]
-        return (losses * weights).sum(), weights.sum()
+        return (losses * batch["example_weights"]).sum()
+
+    def flops(self, config: BertConfig, tokens: float, examples: float, row_length: int) -> float:
+        return train_flops(config, tokens=tokens, row_length=row_length, pooled=examples, classes=len(self.labels))
 
     def evaluation_sums(self, model: Any, batch: DeviceBatch) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         return {}, {"logits": self._logits(model, batch, None)}

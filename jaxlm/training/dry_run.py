@@ -9,10 +9,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxlm.config import Config
+from jaxlm.console import Console, duration
 from jaxlm.models.hub import resolve
 from jaxlm.parallel.mesh import device_memory_bytes, make_mesh, put_batch
 from jaxlm.training.checkpoint import Checkpoints
-from jaxlm.training.console import Console, duration
 from jaxlm.training.evaluation import Evaluator
 from jaxlm.training.loop import write_model
 from jaxlm.training.run import prepare, stage_configs
@@ -46,19 +46,27 @@ def _memory(step: jax.stages.Compiled) -> str:
 def _walk(config: Config, workdir: Path, mesh: Mesh, console: Console, name: str) -> float:
     """One run in small; returns the seconds that the real one would take."""
     setup = prepare(config, mesh, console, name)
-    started = time.perf_counter()
-    with console.phase(f"{name}: compiling the training step"):
-        step = setup.compile_train_step()
-    compile_s = time.perf_counter() - started
-    state = setup.initial_state()
-    times = []
-    for number in range(1 + _TIMED_STEPS):
-        batch = put_batch(setup.batches["train"](number % setup.steps), mesh)
+    state, batches = setup.initial_state(), setup.batches["train"]
+    compile_s = training_s = 0.0
+    ends = [*batches.starts[1:], setup.steps]
+    for start, end in zip(batches.starts, ends, strict=True):  # the phases; one, unless the config has several
         started = time.perf_counter()
-        state, metrics = step(state, batch)
-        loss = float(metrics["loss"])
-        times.append(time.perf_counter() - started)
-    console.say(f"{name}: one training step, loss {loss:.4f}")
+        with console.phase(f"{name}: compiling the training step"):
+            step = setup.compile_train_step(start)
+        compile_s += time.perf_counter() - started
+        times = []
+        for number in range(1 + _TIMED_STEPS):
+            batch = put_batch(batches(start + number % (end - start)), mesh)
+            started = time.perf_counter()
+            state, metrics = step(state, batch)
+            loss = float(metrics["loss"])
+            times.append(time.perf_counter() - started)
+        seconds = float(np.median(times[1:]))
+        training_s += seconds * (end - start)
+        console.say(
+            f"{name}: one training step, loss {loss:.4f}; {end - start} steps of {seconds:.3f} s = "
+            f"{duration(seconds * (end - start))}; {_memory(step)}"
+        )
     evaluation_s = 0.0
     evaluator = Evaluator(setup.task, setup.graphdef, mesh)
     for split in ("dev", "test"):
@@ -79,9 +87,7 @@ def _walk(config: Config, workdir: Path, mesh: Mesh, console: Console, name: str
     with console.phase(f"{name}: model directory, written and loaded"):
         write_model(setup, jax.tree.map(np.asarray, state["params"]), workdir / "model", {"train": {"loss": loss}})
         setup.task.model_class.from_pretrained(resolve(workdir / "model"))
-    training_s = float(np.median(times[1:])) * setup.steps
     console.say(
-        f"{name}: {setup.steps} steps of {np.median(times[1:]):.3f} s = {duration(training_s)}, evaluation "
-        f"{duration(evaluation_s)}, compilation {compile_s:.0f} s; {_memory(step)}"
+        f"{name}: training {duration(training_s)}, evaluation {duration(evaluation_s)}, compilation {compile_s:.0f} s"
     )
     return training_s + evaluation_s + compile_s

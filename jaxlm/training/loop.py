@@ -10,22 +10,25 @@ import math
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from jaxlm.config import TrainSettings
+from jaxlm.console import Console, duration
 from jaxlm.data.loader import prefetch
 from jaxlm.errors import NonFiniteLoss
 from jaxlm.parallel.mesh import put_batch
+from jaxlm.tasks import Task
 from jaxlm.training.checkpoint import Checkpoints
 from jaxlm.training.compilation import cache_hits
-from jaxlm.training.console import Console, duration
 from jaxlm.training.evaluation import Evaluator
+from jaxlm.training.flops import model_flops_utilization
 from jaxlm.training.model_card import write_model_card
 from jaxlm.training.optimizer import learning_rate_schedule
 from jaxlm.training.records import Recorder, scalars, write_config, write_summary
-from jaxlm.training.setup import Setup
+from jaxlm.training.setup import Setup, compute_dtype
 from jaxlm.training.step import State
 
 
@@ -36,13 +39,14 @@ class Progress:
     step: int = 0
     best_score: float | None = None
     evaluations_without_gain: int = 0
-    stopped_early: bool = False
+    stopped_because: str | None = None  # ended before the last step
     interval_loss: float = 0.0  # sum of the losses since the last log line
     interval_steps: int = 0
     last_loss: float = math.nan
     wall_s: float = 0.0
     compile_s: float = 0.0
-    tokens: int = 0
+    tokens: float = 0
+    examples: int = 0
 
 
 class Interrupted(Exception):
@@ -107,19 +111,21 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
         progress = Progress(**saved)
     elif not state:  # the run was killed before its first checkpoint
         state = setup.initial_state()
-    earlier_wall_s = progress.wall_s
+    earlier_wall_s, resumed_at = progress.wall_s, progress.step
     recorder = Recorder(workdir, progress.step) if writes else None
 
-    hits = cache_hits()
-    compile_started = time.perf_counter()
-    with console.phase("compiling the training step") as remarks:
-        train_step = setup.compile_train_step()
-        remarks.append("from the compilation cache" if cache_hits() > hits else "not in the compilation cache")
-    progress.compile_s += time.perf_counter() - compile_started
+    def compiled() -> jax.stages.Compiled:
+        hits, compile_started = cache_hits(), time.perf_counter()
+        with console.phase("compiling the training step") as remarks:
+            train_step = setup.compile_train_step(progress.step)
+            remarks.append("from the compilation cache" if cache_hits() > hits else "not in the compilation cache")
+        progress.compile_s += time.perf_counter() - compile_started
+        return train_step
 
+    train_step: Any = compiled() if progress.step < setup.steps else None
     evaluator = Evaluator(task, setup.graphdef, setup.mesh)
-    schedule = learning_rate_schedule(config.optim, setup.steps)
-    meter = _Meter(config.train.batch_size)
+    schedule = learning_rate_schedule(config.optim, setup.steps, config.train.phases)
+    meter = _Meter(setup)
 
     def note_loss(step: int, metrics: dict[str, jax.Array]) -> None:
         """Reads the loss of a step that was dispatched a while ago."""
@@ -141,7 +147,7 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
                 "loss": progress.interval_loss / progress.interval_steps,
                 "learning_rate": float(schedule(step - 1)),
                 "grad_norm": norm,
-                "epoch": step / batches.order.steps_per_epoch,
+                "epoch": step / batches.steps_per_epoch,
             }
             progress.interval_loss, progress.interval_steps = 0.0, 0
             speeds = meter.speeds()
@@ -165,18 +171,25 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
 
     results: dict[str, Any] = {}
     with _StopRequest() as stop:
-        steps = prefetch(batches, progress.step, lambda batch: put_batch(batch, setup.mesh))
+        steps = prefetch(batches, progress.step, setup.steps, lambda batch: put_batch(batch, setup.mesh))
         pending: dict[str, jax.Array] | None = None
-        while progress.step < setup.steps and not progress.stopped_early:
+        while progress.step < setup.steps and not progress.stopped_because:
+            if progress.step in batches.starts and progress.step not in (0, resumed_at):
+                with meter.paused():  # a new phase has batches of another shape
+                    train_step = compiled()
             with meter.waiting_for_data():
                 batch = next(steps)
             state, metrics = train_step(state, batch)
             if pending is not None:
                 note_loss(progress.step, pending)
             pending = metrics
-            meter.tokens[progress.step + 1] = batches.tokens(progress.step)
+            tokens, examples = batches.tokens(progress.step), batches.count(progress.step)
             progress.step += 1
-            progress.tokens += meter.tokens[progress.step]
+            progress.tokens, progress.examples = progress.tokens + tokens, progress.examples + examples
+            length = batch["input_ids"].shape[1]
+            meter.dispatched[progress.step] = _Work(
+                tokens, examples, task.flops(setup.bert_config, tokens, examples, length)
+            )
 
             last = progress.step == setup.steps
             evaluates = "dev" in setup.batches and (last or progress.step % setup.eval_every == 0)
@@ -188,15 +201,15 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
             if evaluates:
                 results["dev"] = evaluate("dev")
                 score = float(results["dev"][task.metric])
-                _judge(progress, score, task.larger_is_better, config.train.patience)
+                _judge(progress, score, task, config.train)
             if saves or stop.received:
                 save(score)
             if stop.received:
                 checkpoints.close()
                 raise Interrupted(stop.received, progress.step)
 
-    if progress.stopped_early:
-        console.say(f"{name}: stopped early: no better {task.metric} in {config.train.patience} evaluations")
+    if progress.stopped_because:
+        console.say(f"{name}: stopped early: {progress.stopped_because}")
     best = checkpoints.best() if "dev" in setup.batches else None
     checkpoints.wait()
     if best is not None and (best != progress.step or "dev" not in results):
@@ -211,7 +224,7 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
         "steps": progress.step,
         "best_step": best or progress.step,
         "tokens_per_second": progress.tokens / max(wall_s - progress.compile_s, 1e-9),
-        "examples_per_second": progress.step * config.train.batch_size / max(wall_s - progress.compile_s, 1e-9),
+        "examples_per_second": progress.examples / max(wall_s - progress.compile_s, 1e-9),
         "wall_s": wall_s,
         "compile_s": progress.compile_s,
     }
@@ -233,14 +246,21 @@ def write_model(setup: Setup, params: Any, directory: Path, results: dict[str, A
     setup.task.model_class.save_params(directory, setup.bert_config, params)
 
 
-def _judge(progress: Progress, score: float, larger_is_better: bool, patience: int | None) -> None:
-    """Compares an evaluation with the best so far, and decides whether patience is at its end."""
+def _judge(progress: Progress, score: float, task: Task, settings: TrainSettings) -> None:
+    """Compares an evaluation with the best so far, and decides whether the run is at its end."""
+
+    def better(one: float, other: float) -> bool:
+        return one > other if task.larger_is_better else one < other
+
     best = progress.best_score
-    if best is None or (score > best if larger_is_better else score < best):
+    if best is None or better(score, best):
         progress.best_score, progress.evaluations_without_gain = score, 0
     else:
         progress.evaluations_without_gain += 1
-        progress.stopped_early = patience is not None and progress.evaluations_without_gain >= patience
+        if settings.patience is not None and progress.evaluations_without_gain >= settings.patience:
+            progress.stopped_because = f"no better {task.metric} in {settings.patience} evaluations"
+    if settings.target is not None and not better(settings.target, score):
+        progress.stopped_because = f"{task.metric} {score:.4g} has reached the target, {settings.target:g}"
 
 
 def _show(
@@ -251,24 +271,36 @@ def _show(
         f"loss {facts['loss']:.4f}  {speeds['tokens_per_second']:.0f} tokens/s  "
         f"{speeds['examples_per_second']:.1f} examples/s"
     )
+    if "model_flops_utilization" in speeds:
+        text += f"  MFU {speeds['model_flops_utilization']:.1%}"
     console.progress(name, step, steps, text, left)
     if not console.live:
         rate = f"learning rate {facts['learning_rate']:.2e}  epoch {facts['epoch']:.2f}"
+        if speeds["input_wait_share"] >= 0.01:
+            rate += f"  waiting for data {speeds['input_wait_share']:.0%}"
         console.say(f"{name}: step {step}/{steps}  {text}  {rate}  {duration(left)} left")
+
+
+class _Work(NamedTuple):
+    """What a step is worth."""
+
+    tokens: float
+    examples: int
+    flops: float
 
 
 class _Meter:
     """Speeds over the time spent training: evaluations and checkpoints are not counted."""
 
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
-        self.tokens: dict[int, int] = {}
+    def __init__(self, setup: Setup) -> None:
+        self._devices, self._dtype = list(setup.mesh.devices.flat), compute_dtype(setup.config.model.dtype)
+        self.dispatched: dict[int, _Work] = {}  # of steps under way
         self._since = time.perf_counter()
-        self._counted: list[int] = []
+        self._counted: list[_Work] = []
         self._waited = 0.0
 
     def count(self, step: int) -> None:
-        self._counted.append(self.tokens.pop(step, 0))
+        self._counted.append(self.dispatched.pop(step))
 
     def paused(self) -> "_Pause":
         return _Pause(lambda seconds: setattr(self, "_since", self._since + seconds))
@@ -279,10 +311,17 @@ class _Meter:
     def speeds(self) -> dict[str, float]:
         """Means since the last call."""
         now = time.perf_counter()
-        seconds, steps = max(now - self._since, 1e-9), len(self._counted)
-        result = {"seconds_per_step": seconds / max(steps, 1), "tokens_per_second": sum(self._counted) / seconds,
-                  "examples_per_second": self.batch_size * steps / seconds,
-                  "input_wait_share": self._waited / seconds}  # fmt: skip
+        seconds = max(now - self._since, 1e-9)
+        result = {
+            "seconds_per_step": seconds / max(len(self._counted), 1),
+            "tokens_per_second": sum(work.tokens for work in self._counted) / seconds,
+            "examples_per_second": sum(work.examples for work in self._counted) / seconds,
+            "model_flops_per_second": sum(work.flops for work in self._counted) / seconds,
+            "input_wait_share": self._waited / seconds,
+        }
+        utilization = model_flops_utilization(result["model_flops_per_second"], self._devices, self._dtype)
+        if utilization is not None:
+            result["model_flops_utilization"] = utilization
         self._since, self._waited = now, 0.0
         self._counted.clear()
         return result

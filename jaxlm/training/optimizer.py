@@ -1,57 +1,111 @@
-"""AdamW with warm-up and decay (Loshchilov and Hutter 2019), from optax."""
+"""AdamW (Loshchilov and Hutter 2019) and LAMB (You et al. 2020) with warm-up and decay, from optax's pieces."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
-from jaxlm.config import OptimSettings
+from jaxlm.config import OptimSettings, Phase
 
 _NOT_DECAYED = ("bias", "qkv_bias", "scale")
 
 
-def warmup_steps(settings: OptimSettings, steps: int) -> int:
-    """`settings.warmup` as a number of steps, at most `steps`."""
-    asked = settings.warmup * steps if settings.warmup < 1 else settings.warmup
-    return min(round(asked), steps)
+def _number_of_steps(asked: float, steps: int) -> int:
+    """A share of `steps` where below 1, a number of steps otherwise; at most `steps`."""
+    return min(round(asked * steps if asked < 1 else asked), steps)
 
 
-def learning_rate_schedule(settings: OptimSettings, steps: int) -> Callable[[Any], Any]:
+def _peaks(settings: OptimSettings, steps: int, phases: Sequence[Phase]) -> list[tuple[float, int]]:
+    """Peak and length of each schedule: the first phase starts one, and so does each with a peak of its own."""
+    if not phases:
+        return [(settings.learning_rate, steps)]
+    if steps != sum(phase.steps for phase in phases):
+        raise ValueError(f"the phases have {sum(phase.steps for phase in phases)} steps together, not {steps}")
+    peaks: list[tuple[float, int]] = []
+    for phase in phases:
+        if phase.learning_rate is not None or not peaks:
+            peaks.append((phase.learning_rate or settings.learning_rate, 0))
+        peak, length = peaks[-1]
+        peaks[-1] = peak, length + phase.steps
+    return peaks
+
+
+def _parts(settings: OptimSettings, peak: float, steps: int) -> list[tuple[int, Callable[[Any], Any]]]:
+    """Warm-up, plateau and decay of one schedule, each with its number of steps; those of no steps are left out."""
+    rise = _number_of_steps(settings.warmup, steps)
+    rest = steps - rise
+    fall = {"constant": 0, "wsd": min(_number_of_steps(settings.decay, steps), rest)}.get(settings.schedule, rest)
+    parts: list[tuple[int, Callable[[Any], Any]]] = []
+    if rise:
+        parts.append((rise, optax.linear_schedule(peak / rise, peak + peak / rise, rise)))
+    if rest > fall:
+        parts.append((rest - fall, optax.constant_schedule(peak)))
+    if fall and settings.schedule == "cosine":
+        parts.append((fall, optax.cosine_decay_schedule(peak, fall)))
+    elif fall:
+        parts.append((fall, optax.linear_schedule(peak, 0.0, fall)))
+    return parts
+
+
+def learning_rate_schedule(
+    settings: OptimSettings, steps: int, phases: Sequence[Phase] = ()
+) -> Callable[[int | jax.Array], Any]:
     """The learning rate of step 0, 1, ..., `steps` - 1: a linear rise to the peak, then the decay towards 0.
 
-    The first step's rate is not 0 but one rise's worth, and the last step's is not 0 either: no step is wasted.
+    The first step's rate is not 0 but one rise's worth, and the last step's is not 0 either: no step is wasted. The
+    step from which the rate falls is still at the peak. Where warm-up and decay do not both fit, the warm-up wins.
+
+    With `phases`, the first one and each that has a `learning_rate` of its own start a schedule, with a warm-up and a
+    decay; it runs over the phases that follow, up to the next that starts one.
+
+    Args:
+      steps: all steps of the run, at least 1.
+      phases: parts of the run, `steps` steps together.
+
+    Returns:
+      A function of a Python integer, or of a traced one inside `jax.jit`.
     """
-    rise = warmup_steps(settings, steps)
-    fall = steps - rise
-    peak = settings.learning_rate
-    decays = {
-        "linear": lambda: optax.linear_schedule(peak, 0.0, fall),
-        "cosine": lambda: optax.cosine_decay_schedule(peak, fall),
-        "constant": lambda: optax.constant_schedule(peak),
-    }
-    decay = decays[settings.schedule]() if fall else optax.constant_schedule(peak)
-    if not rise:
-        return decay
-    first = peak / rise
-    return optax.join_schedules([optax.linear_schedule(first, peak + first, rise), decay], [rise])
+    parts = [part for peak, length in _peaks(settings, steps, phases) for part in _parts(settings, peak, length)]
+    lengths = [length for length, _ in parts]
+    return optax.join_schedules([schedule for _, schedule in parts], list(itertools.accumulate(lengths))[:-1])
 
 
 def is_decayed(params: Any) -> Any:
-    """Which parameters weight decay touches, by name: not biases, not LayerNorm."""
+    """Which parameters weight decay and LAMB's trust ratio touch, by name: not biases, not LayerNorm."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in _NOT_DECAYED, params)
 
 
-def make_optimizer(settings: OptimSettings, steps: int) -> optax.GradientTransformation:
-    """AdamW over `steps` steps, after clipping by the global norm."""
-    adamw = optax.adamw(
-        learning_rate_schedule(settings, steps),
-        b1=settings.beta1,
-        b2=settings.beta2,
-        eps=settings.epsilon,
-        weight_decay=settings.weight_decay,
-        mask=is_decayed,
+def scale_by_trust_ratio() -> optax.GradientTransformation:
+    """Gives each weight matrix's update the norm of the matrix (You et al. 2020, algorithm 2, with phi(z) = z).
+
+    The ratio is 1 where either norm is 0, and for what `is_decayed` leaves out, as in the authors' code. In a fused
+    `qkv_kernel [hidden, 3, heads, head_dim]`, query, key and value are three matrices: the paper's BERT has them apart.
+    """
+
+    def scale(path: tuple[Any, ...], update: jax.Array, param: jax.Array, adapted: bool) -> jax.Array:
+        if not adapted:
+            return update
+        axes = tuple(axis for axis in range(param.ndim) if path[-1].key != "qkv_kernel" or axis != 1)
+        weight, step = (jnp.sqrt(jnp.square(x).sum(axes, keepdims=True)) for x in (param, update))
+        return update * jnp.where((weight > 0) & (step > 0), weight / step, 1.0)
+
+    def update(updates: Any, params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(scale, updates, params, is_decayed(params))
+
+    return optax.stateless(update)
+
+
+def make_optimizer(settings: OptimSettings, steps: int, phases: Sequence[Phase] = ()) -> optax.GradientTransformation:
+    """AdamW or LAMB over `steps` steps, after clipping by the global norm."""
+    optimizer = optax.chain(
+        optax.scale_by_adam(settings.beta1, settings.beta2, settings.epsilon),
+        optax.add_decayed_weights(settings.weight_decay, is_decayed),
+        *([scale_by_trust_ratio()] if settings.optimizer == "lamb" else []),
+        optax.scale_by_learning_rate(learning_rate_schedule(settings, steps, phases)),
     )
     if settings.clip_norm is None:
-        return adamw
-    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), adamw)
+        return optimizer
+    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), optimizer)

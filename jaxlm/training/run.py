@@ -9,10 +9,10 @@ import jax
 from jax.sharding import Mesh
 
 from jaxlm.config import Config, fingerprint
+from jaxlm.console import Console, duration
 from jaxlm.data.sources import read_table
 from jaxlm.parallel.mesh import make_mesh
 from jaxlm.predict import Predictor
-from jaxlm.training.console import Console, duration
 from jaxlm.training.loop import train
 from jaxlm.training.plots import plot_losses
 from jaxlm.training.records import check_workdir, read_summary, scalars, write_config, write_summary

@@ -23,6 +23,7 @@ from jaxlm.parallel.mesh import replicated
 from jaxlm.tasks import TASKS, Classification, Task
 from jaxlm.tasks.classification import label_names
 from jaxlm.training import checkpoint
+from jaxlm.training.corpora import open_corpora, row_batches, uses_prepared_data
 from jaxlm.training.optimizer import make_optimizer
 from jaxlm.training.step import State, initial_state, make_train_step
 
@@ -39,7 +40,7 @@ class Setup:
     tokenizer: TextTokenizer
     bert_config: BertConfig
     init: Path | None  # directory of the weights to start from
-    batches: dict[str, Batches]  # "train", and "dev" and "test" where given
+    batches: dict[str, Any]  # Batches, RowBatches or PhasedBatches of "train", and of "dev" and "test" where given
     notes: list[str]  # what the data turned out to be, a line a split
     steps: int
     graphdef: nnx.GraphDef
@@ -47,7 +48,7 @@ class Setup:
 
     @property
     def eval_every(self) -> int:
-        return self.config.train.eval_every or self.batches["train"].order.steps_per_epoch
+        return self.config.train.eval_every or self.batches["train"].steps_per_epoch
 
     def abstract_state(self) -> State:
         """The training state's shapes on this mesh."""
@@ -67,19 +68,20 @@ class Setup:
             params = jax.device_put(loaded, whole)
         return jax.jit(lambda p: initial_state(p, self.optimizer), donate_argnums=0, out_shardings=whole)(params)
 
-    def compile_train_step(self) -> jax.stages.Compiled:
-        """Compiles the training step for this mesh and the run's one batch shape, ahead of the first batch."""
+    def compile_train_step(self, number: int = 0) -> jax.stages.Compiled:
+        """Compiles the training step for this mesh and the shapes of step `number`, ahead of its batch."""
         step = make_train_step(
             self.graphdef,
+            self.task.loss_weights,
             self.task.loss_sums,
             self.optimizer,
             seed=self.config.seed,
             micro_batches=self.config.train.micro_batches,
             mesh=self.mesh,
         )
-        batches = self.batches["train"]
-        local = batches(0)
-        shapes = {name: jax.ShapeDtypeStruct((batches.rows, *x.shape[1:]), x.dtype) for name, x in local.items()}
+        processes = jax.process_count()
+        local = self.batches["train"](number)
+        shapes = {n: jax.ShapeDtypeStruct((processes * x.shape[0], *x.shape[1:]), x.dtype) for n, x in local.items()}
         return step.lower(self.abstract_state(), shapes).compile()
 
 
@@ -89,6 +91,24 @@ def set_up(config: Config, mesh: Mesh) -> Setup:
     Raises:
       UserError, CheckpointError: settings, data or model are not usable.
     """
+    init = None if config.model.init is None else hub.resolve(config.model.init)
+    given = None if init is None else BertConfig.from_json(init / "config.json")
+    prepare = _from_prepared if uses_prepared_data(config) else _from_tables
+    tokenizer, task, bert_config, batches, notes, steps = prepare(config, mesh, init, given)
+    dtype = compute_dtype(config.model.dtype)
+    graphdef = task.model_class.abstract(bert_config, dtype)[0]
+    weights = None if config.model.random_init else init
+    return Setup(config, mesh, task, tokenizer, bert_config, weights, batches, notes, steps, graphdef,
+                 make_optimizer(config.optim, steps, config.train.phases))  # fmt: skip
+
+
+_Parts = tuple[TextTokenizer, Task, BertConfig, dict[str, Any], list[str], int]
+
+
+def _from_tables(config: Config, mesh: Mesh, init: Path | None, given: BertConfig | None) -> _Parts:
+    """Examples in memory."""
+    if config.train.phases:
+        raise UserError("train.phases need prepared data: python -m jaxlm prepare CONFIG --output DIRECTORY")
     labelled = TASKS[config.task].labelled
     tables: dict[str, Table] = {}
     for split in ("train", "dev", "test"):
@@ -97,14 +117,12 @@ def set_up(config: Config, mesh: Mesh) -> Setup:
             tables[split] = read_table(
                 spec, split, config.data, labelled=labelled, known_labels=set(known), running_text=not labelled
             )
-    init = None if config.model.init is None else hub.resolve(config.model.init)
-    given = None if init is None else BertConfig.from_json(init / "config.json")
     tokenizer = _tokenizer(config, init, tables["train"])
-    shape = _shape(config, given, tokenizer)
+    shape = _shape(config, given, tokenizer, config.data.max_length)
     task = make_task(config, tokenizer, tables["train"], shape)
     bert_config = task.configure(shape)
     notes: list[str] = []
-    batches: dict[str, Batches] = {}
+    batches: dict[str, Any] = {}
     steps = 0
     for split, table in tables.items():
         examples, truncated = task.examples(table)
@@ -113,11 +131,23 @@ def set_up(config: Config, mesh: Mesh) -> Setup:
             steps = config.train.steps or math.ceil(config.train.epochs * per_epoch - 1e-9)
         batches[split] = _batches(config, task, mesh, bert_config, examples, split, steps)
         notes.append(_note(split, examples, batches[split], truncated, table, config.data.max_length))
-    dtype = compute_dtype(config.model.dtype)
-    graphdef = task.model_class.abstract(bert_config, dtype)[0]
-    weights = None if config.model.random_init else init
-    return Setup(config, mesh, task, tokenizer, bert_config, weights, batches, notes, steps, graphdef,
-                 make_optimizer(config.optim, steps))  # fmt: skip
+    return tokenizer, task, bert_config, batches, notes, steps
+
+
+def _from_prepared(config: Config, mesh: Mesh, init: Path | None, given: BertConfig | None) -> _Parts:
+    """Rows on disk."""
+    corpora = open_corpora(config)
+    tokenizer = TextTokenizer.load(corpora.tokenizer)
+    for other, name in ((config.data.tokenizer, "data.tokenizer"), (init and config.model.init, "model.init")):
+        if other and TextTokenizer.load(hub.resolve(other, weights=False)).vocab != tokenizer.vocab:
+            raise UserError(
+                f"{corpora.data[0].directory} was prepared with another vocabulary than --{name} {other} has"
+            )
+    lengths = [phase.max_length or config.data.max_length for phase in config.train.phases]
+    shape = _shape(config, given, tokenizer, max([config.data.max_length, *lengths]))
+    task = TASKS[config.task](config, tokenizer)
+    batches, notes = row_batches(config, corpora, task, tokenizer, mesh)
+    return tokenizer, task, task.configure(shape), dict(batches), notes, batches["train"].steps
 
 
 def compute_dtype(setting: str) -> Any:
@@ -144,7 +174,7 @@ def _tokenizer(config: Config, init: Path | None, train: Table) -> TextTokenizer
     return TextTokenizer.train(train.texts, config.data.vocab_size, config.data.lowercase)
 
 
-def _shape(config: Config, given: BertConfig | None, tokenizer: TextTokenizer) -> BertConfig:
+def _shape(config: Config, given: BertConfig | None, tokenizer: TextTokenizer, longest: int) -> BertConfig:
     model = config.model
     if given is not None:
         shape = given
@@ -164,10 +194,8 @@ def _shape(config: Config, given: BertConfig | None, tokenizer: TextTokenizer) -
             initializer_range=model.initializer_range,
             pad_token_id=tokenizer.special_ids["pad"],
         )
-    if config.data.max_length > shape.max_position_embeddings:
-        raise UserError(
-            f"--data.max_length is {config.data.max_length}; the model has {shape.max_position_embeddings} positions"
-        )
+    if longest > shape.max_position_embeddings:
+        raise UserError(f"--data.max_length is {longest}; the model has {shape.max_position_embeddings} positions")
     if model.hidden_dropout is not None:
         shape = dataclasses.replace(shape, hidden_dropout_prob=model.hidden_dropout)
     if model.attention_dropout is not None:

@@ -13,7 +13,8 @@ from jaxlm.parallel.mesh import by_rows, replicated
 
 State = dict[str, Any]  # {"step": int32 scalar, "params": nested dicts, "opt_state": optax's}
 Batch = dict[str, jax.Array]
-LossSums = Callable[[Any, Batch, jax.Array | None], tuple[jax.Array, jax.Array]]
+LossWeights = Callable[[Batch], jax.Array]
+LossSums = Callable[[Any, Batch, jax.Array | None], jax.Array]
 
 
 def initial_state(params: Any, optimizer: optax.GradientTransformation) -> State:
@@ -22,6 +23,7 @@ def initial_state(params: Any, optimizer: optax.GradientTransformation) -> State
 
 def make_train_step(
     graphdef: nnx.GraphDef,
+    loss_weights: LossWeights,
     loss_sums: LossSums,
     optimizer: optax.GradientTransformation,
     *,
@@ -31,43 +33,41 @@ def make_train_step(
 ) -> jax.stages.Wrapped:
     """Builds `step(state, batch) -> (state, metrics)`; the state passed in is donated.
 
-    Losses and weights (examples, or masked tokens) are summed over micro-batches and devices, and divided once: the
-    step is the same however the batch is split. `metrics` holds `loss`, `weight` and `grad_norm`, all scalars.
+    The weights (numbers of examples, or of masked tokens) are added up over the whole batch, and each loss is divided
+    by them once: the step is the same however the batch is split over devices and micro-batches. `metrics` holds `loss`
+    and `grad_norm`, scalars, and `weight`.
 
     Args:
-      loss_sums: `(model, batch, dropout_key) -> (sum of losses, sum of weights)`.
+      loss_weights, loss_sums: of the task; see `jaxlm.tasks.base.Task`.
       seed: of dropout; the step's number is folded in, so that a resumed run draws the same masks.
     """
 
-    def sums(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return loss_sums(nnx.merge(graphdef, params), batch, key)
+    def loss_of(params: Any, batch: Batch, weights: jax.Array, key: jax.Array) -> jax.Array:
+        return (loss_sums(nnx.merge(graphdef, params), batch, key) / weights).sum()
 
-    def gradients(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array, Any]:
-        (loss, weight), grads = jax.value_and_grad(sums, has_aux=True)(params, batch, key)
-        return loss, weight, grads
+    gradients = jax.value_and_grad(loss_of)
 
-    def accumulate(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array, Any]:
+    def accumulate(params: Any, batch: Batch, weights: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
         # Row r goes to micro-batch r % n: each device keeps the rows that it has, and full and short rows mix.
         parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, micro_batches, *x.shape[1:]), 1, 0), batch)
 
         def add(total: Any, part: Batch) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, gradients(params, part, key)), None
+            return jax.tree.map(jnp.add, total, gradients(params, part, weights, key)), None
 
-        zero = jnp.zeros(())
-        return jax.lax.scan(add, (zero, zero, jax.tree.map(jnp.zeros_like, params)), parts)[0]
+        return jax.lax.scan(add, (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)), parts)[0]
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state["step"])
         compute = gradients if micro_batches == 1 else accumulate
-        loss, weight, grads = compute(state["params"], batch, key)
-        grads = jax.tree.map(lambda g: g / weight, grads)
+        weights = jnp.maximum(loss_weights(batch), 1)  # 0 where a batch happens to mask no token
+        loss, grads = compute(state["params"], batch, weights, key)
         updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
         new = {
             "step": state["step"] + 1,
             "params": optax.apply_updates(state["params"], updates),
             "opt_state": opt_state,
         }
-        return new, {"loss": loss / weight, "weight": weight, "grad_norm": optax.tree.norm(grads)}
+        return new, {"loss": loss, "weight": weights, "grad_norm": optax.tree.norm(grads)}
 
     whole = replicated(mesh)
     return jax.jit(step, donate_argnums=0, in_shardings=(whole, by_rows(mesh)), out_shardings=(whole, whole))

@@ -65,7 +65,7 @@ def test_padding_and_truncation_of_a_tokenizer_file_do_not_leak(tmp_path: Path) 
 
 def test_texts_that_are_cut_are_counted() -> None:
     tokenizer = TextTokenizer.train(TEXTS, 200, lowercase=True)
-    lengths = [len(ids) + 2 for ids in tokenizer.tokenize(TEXTS)]
+    lengths = [len(tokenizer.tokenize_text(text)) + 2 for text in TEXTS]
     limit = sorted(lengths)[-2]
     encoded = tokenizer.encode(TEXTS, max_length=limit)
     assert encoded.truncated == sum(length > limit for length in lengths) >= 1

@@ -40,7 +40,7 @@ def test_the_loss_is_torchs_cross_entropy_summed_over_real_examples(tokenizer: T
     def model(*_: jax.Array, **__: jax.Array) -> SequenceClassifierOutput:
         return SequenceClassifierOutput(jnp.asarray(logits))
 
-    loss, weight = task.loss_sums(model, batch, None)
+    loss, weight = task.loss_sums(model, batch, None), task.loss_weights(batch)
     real = weights > 0
     expected = torch.nn.functional.cross_entropy(
         torch.tensor(logits[real]), torch.tensor(labels[real]), reduction="sum", label_smoothing=smoothing

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from jaxlm.config import Config, DataSettings, MeshSettings, ModelSettings, OptimSettings, TrainSettings
+from jaxlm.console import Console
 from jaxlm.errors import NonFiniteLoss
 from jaxlm.parallel.mesh import make_mesh, put_batch
 from jaxlm.predict import Predictor
 from jaxlm.training import loop, records
-from jaxlm.training.console import Console
 from jaxlm.training.setup import Setup, set_up
 
 STEPS = 24
@@ -160,8 +160,8 @@ def test_a_loss_that_is_not_finite_names_step_and_examples_and_keeps_the_last_ch
     setup = ready(config)
     real = loop.prefetch
 
-    def poisoned(batches: Any, start: int, to_device: Any) -> Any:
-        for step, batch in enumerate(real(batches, start, to_device), start):
+    def poisoned(batches: Any, start: int, steps: int, to_device: Any) -> Any:
+        for step, batch in enumerate(real(batches, start, steps, to_device), start):
             if step == 12:
                 batch["example_weights"] = batch["example_weights"] * np.nan
             yield batch

@@ -1,0 +1,159 @@
+"""Reads what `prepare` wrote: any row at once, by its number, without an index in memory."""
+
+import bisect
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxlm.data import rows
+from jaxlm.data.rows import Windows
+from jaxlm.errors import UserError
+
+_FORMAT = 1
+
+
+class _File(NamedTuple):
+    """A shard, as array_record's reader wants to be told, so that it opens only what it reads."""
+
+    filename: str
+    skip: int
+    take: int
+    examples_in_shard: int
+
+
+class Document(NamedTuple):
+    """A document, put together again from its windows."""
+
+    part: int
+    number: int  # within its part
+    tokens: np.ndarray  # without special tokens
+
+
+def is_prepared(spec: str | None) -> bool:
+    """Whether a data setting names a directory that `prepare` has written to."""
+    return spec is not None and (Path(spec) / "plan.json").is_file()
+
+
+class PreparedData:
+    """A directory that `prepare` wrote.
+
+    Raises:
+      UserError: it is not whole.
+    """
+
+    def __init__(self, directory: str | Path):
+        self.directory = Path(directory)
+        try:
+            self.manifest: dict[str, Any] = json.loads((self.directory / "manifest.json").read_text())
+        except FileNotFoundError:
+            raise UserError(f"{directory}: its preparation has not ended; the same prepare command goes on") from None
+        except json.JSONDecodeError as error:
+            raise UserError(f"{directory}/manifest.json is damaged: {error}") from None
+        if self.manifest["format"] != _FORMAT:
+            raise UserError(f"{directory} has format {self.manifest['format']}; this jaxlm reads {_FORMAT}")
+        self.tokenizer = self.directory / "tokenizer"
+        self._dtype = np.dtype(self.manifest["token_dtype"])
+
+    @property
+    def next_sentence(self) -> bool:
+        """Whether windows leave room for the second [SEP] of a pair."""
+        return bool(self.manifest["special_tokens_per_window"] == rows.specials(next_sentence=True))
+
+    def rows(self, split: str, row_length: int) -> "PreparedRows":
+        """The rows of a split.
+
+        Raises:
+          UserError: there are none of this length, or a shard is missing or cut short.
+        """
+        lengths = self.manifest["splits"].get(split)
+        if lengths is None:
+            raise UserError(f"{self.directory} has no {split} rows; it has {', '.join(self.manifest['splits'])}")
+        if str(row_length) not in lengths:
+            raise UserError(
+                f"{self.directory} has rows of length {', '.join(lengths)}, and --data.max_length (or a phase's) is "
+                f"{row_length}: prepare it with this config, or change the length"
+            )
+        entry = lengths[str(row_length)]
+        for shard in entry["shards"]:
+            path = self.directory / shard["file"]
+            size = path.stat().st_size if path.is_file() else None
+            if size != shard["bytes"]:
+                found = "is missing" if size is None else f"has {size} bytes"
+                raise UserError(f"{path} {found}; the manifest says {shard['bytes']}: copy or prepare it again")
+        return PreparedRows(self, split, entry)
+
+    def documents(self) -> Iterator[Document]:
+        """All documents of the corpus in the order of its sources, train and validation: to look at, and for tests."""
+        length = str(self.manifest["row_lengths"][-1])
+        shards = sorted(
+            (shard["part"], shard["file"])
+            for lengths in self.manifest["splits"].values()
+            for shard in lengths.get(length, {"shards": []})["shards"]
+        )
+        for part, members in itertools.groupby(shards, key=lambda shard: shard[0]):
+            windows = []
+            for _, file in members:
+                reader = _reader([_File(str(self.directory / file), 0, _count(self.directory / file), 0)])
+                windows += [rows.parse(record, self._dtype) for record in reader]
+            about, tokens = Windows.join(windows)
+            ends = np.cumsum(about["length"], dtype=np.int64)
+            order = np.argsort(about[["document", "piece", "window"]], kind="stable")
+            for number, group in itertools.groupby(order.tolist(), key=lambda w: int(about["document"][w])):
+                spans = [tokens[ends[w] - about["length"][w] : ends[w]] for w in group]
+                yield Document(part, number, np.concatenate(spans))
+
+
+class PreparedRows:
+    """The rows of one split and length, by number."""
+
+    def __init__(self, data: PreparedData, split: str, entry: dict[str, Any]):
+        self._data, self._dtype = data, np.dtype(data.manifest["token_dtype"])
+        self._shards = entry["shards"]
+        self._ends = list(itertools.accumulate(shard["rows"] for shard in self._shards))
+        self.most_windows: int = entry["most_windows"]
+        self.windows: int = entry["windows"]
+        self.tokens = data.manifest["tokens"][split] + self.windows * data.manifest["special_tokens_per_window"]
+        files = [_File(str(data.directory / s["file"]), 0, s["rows"], s["rows"]) for s in self._shards]
+        self._reader = _reader(files)
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def read(self, numbers: Sequence[int]) -> list[Windows]:
+        """The windows of the given rows."""
+        return [rows.parse(record, self._dtype) for record in self._reader.__getitems__(list(numbers))]
+
+    def part(self, number: int) -> int:
+        """The part of the corpus that a row comes from."""
+        return int(self._shards[bisect.bisect_right(self._ends, number)]["part"])
+
+    def describe(self, number: int) -> str:
+        """Where a row's text came from, for messages."""
+        part = self.part(number)
+        sources = [s["path"] for s in self._data.manifest["sources"] if s["part"] == part]
+        files = sources[0] if len(sources) == 1 else f"{sources[0]} to {sources[-1]}"
+        documents = sorted({int(d) + 1 for d in self.read([number])[0].about["document"]})
+        listing = ", ".join(map(str, documents[:3])) + (" ..." if len(documents) > 3 else "")
+        return f"{files}, document {listing}"
+
+
+def _reader(files: list[_File]) -> Any:
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+    # Readers are opened when they are first read from; an index that stays on disk makes their memory constant.
+    return ArrayRecordDataSource(
+        files, reader_options={"index_storage_option": "offloaded", "footer_prefetch_bytes": "0"}
+    )
+
+
+def _count(path: Path) -> int:
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    reader = ArrayRecordReader(str(path))
+    count = int(reader.num_records())
+    reader.close()
+    return count

@@ -1,0 +1,188 @@
+"""Batches of prepared rows: which rows a step sees, which second sentences and which masks, from (seed, step) alone."""
+
+import bisect
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from jaxlm.data.hashing import random_bits, uniform
+from jaxlm.data.loader import Batch, lay_out
+from jaxlm.data.next_sentence import Pair, pair
+from jaxlm.data.order import MixedOrder
+from jaxlm.data.packing import Layout
+from jaxlm.data.prepared import PreparedRows
+
+
+@dataclasses.dataclass(frozen=True)
+class Marks:
+    """The tokens that a row is put together with."""
+
+    cls: int
+    sep: int
+    ends_sentence: np.ndarray | None  # [vocabulary] bool; None without next-sentence prediction
+
+
+@dataclasses.dataclass(frozen=True)
+class RowBatches:
+    """Batches of prepared rows, of steps `first_step` to `first_step + steps` - 1; called as `loader.Batches` is.
+
+    Of the rows of a batch, `batch_size` hold text; more, up to a multiple of the devices, are empty. With next-sentence
+    prediction a batch has `follows [rows, slots]`: 0 where the second text follows the first, 1 where it does not.
+    """
+
+    corpora: Sequence[PreparedRows]
+    order: MixedOrder | None  # None: every row once, in order
+    batch_size: int
+    row_length: int
+    rows: int
+    slots: int
+    steps: int
+    seed: int
+    marks: Marks
+    finish: Callable[[Batch, int], Batch]
+    first_step: int = 0
+    first_place: int = 0  # of the order, at the first step
+    first_row: int = 0  # this process's slice of the rows
+    last_row: int | None = None
+
+    @property
+    def starts(self) -> tuple[int]:
+        return (self.first_step,)
+
+    @property
+    def _total(self) -> int:
+        return sum(map(len, self.corpora))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self._total // self.batch_size)
+
+    @property
+    def examples(self) -> Sequence[int]:
+        """Numbers of the windows of text."""
+        return range(sum(corpus.windows for corpus in self.corpora))
+
+    def numbers(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """The corpus, and the row within it, of each row of a step that holds text."""
+        places = self.first_place + (step - self.first_step) * self.batch_size + np.arange(self.batch_size)
+        if self.order is not None:
+            return self.order.rows(places)
+        places = places[places < self._total]
+        ends = np.cumsum([len(corpus) for corpus in self.corpora])
+        corpus = np.searchsorted(ends, places, side="right")
+        return corpus, places - np.concatenate([[0], ends])[corpus]
+
+    def __call__(self, step: int) -> Batch:
+        corpora, numbers = self.numbers(step)
+        last = self.rows if self.last_row is None else self.last_row
+        corpora, numbers = corpora[self.first_row : last], numbers[self.first_row : last]
+        windows = self._read(corpora, numbers)
+        counts = np.array([len(row.about) for row in windows], np.int64)
+        row = np.repeat(np.arange(len(windows)), counts)
+        slot = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        # Numbered by where it lies in its corpus: positive int32, and the same on any mesh and in any batch.
+        example_ids = (random_bits((self.seed,), corpora[row], numbers[row], slot) >> np.uint32(1)).astype(np.int32)
+        texts = [text for row_ in windows for text in np.split(row_.tokens, np.cumsum(row_.about["length"])[:-1])]
+        if self.marks.ends_sentence is None:
+            pairs = [Pair(text, text[:0], False) for text in texts]
+        else:
+            pairs = self._pairs(step, corpora, numbers, row, example_ids, texts, windows)
+        return self._assemble(pairs, row, slot, example_ids, last - self.first_row, step)
+
+    def _assemble(
+        self, pairs: list[Pair], row: np.ndarray, slot: np.ndarray, example_ids: np.ndarray, rows: int, step: int
+    ) -> Batch:
+        cls, sep = np.array([self.marks.cls]), np.array([self.marks.sep])
+        paired = self.marks.ends_sentence is not None
+        parts = [(cls, p.first, sep, p.second, sep) if paired else (cls, p.first, sep) for p in pairs]
+        firsts = np.array([len(p.first) + 2 for p in pairs], np.int64)
+        seconds = np.array([len(p.second) + 1 if paired else 0 for p in pairs], np.int64)
+        lengths = firsts + seconds
+        types = np.repeat(np.tile([0, 1], len(pairs)), np.stack([firsts, seconds], 1).ravel())
+        before = np.cumsum(lengths) - lengths
+        start = before - before[np.searchsorted(row, row)]
+        input_ids = np.concatenate(list(itertools.chain.from_iterable(parts)) or [cls[:0]])
+        batch = lay_out(
+            input_ids, types, lengths, example_ids, Layout(row, start, slot), shape=(rows, self.row_length, self.slots)
+        )
+        if paired:
+            batch["follows"] = np.zeros((rows, self.slots), np.int32)
+            batch["follows"][row, slot] = [p.random for p in pairs]
+        return self.finish(batch, step)
+
+    def _read(self, corpora: np.ndarray, numbers: np.ndarray) -> list:
+        windows: list = [None] * len(numbers)
+        for corpus in np.unique(corpora):
+            here = np.flatnonzero(corpora == corpus)
+            for place, found in zip(here, self.corpora[corpus].read(numbers[here].tolist()), strict=True):
+                windows[place] = found
+        return windows
+
+    def _pairs(
+        self, step: int, corpora: np.ndarray, numbers: np.ndarray, row: np.ndarray, example_ids: np.ndarray,
+        texts: list[np.ndarray], windows: list,
+    ) -> list[Pair]:  # fmt: skip
+        """Pairs of a window's own halves, or of its first half and text of another row, drawn anew in each step."""
+        assert self.marks.ends_sentence is not None
+        sizes = np.array([len(corpus) for corpus in self.corpora])
+        others = (random_bits((self.seed, step, 1), corpora, numbers) % sizes[corpora]).astype(np.int64)
+        other_windows = self._read(corpora, others)
+        draws = uniform(random_bits((self.seed, step, 2), example_ids[:, None], np.arange(4)[None]))
+        pairs = []
+        documents = np.concatenate([found.about["document"] for found in windows])
+        candidates = [np.split(o.tokens, np.cumsum(o.about["length"])[:-1]) for o in other_windows]
+        for index, text in enumerate(texts):
+            here = row[index]
+            corpus = self.corpora[corpora[here]]
+            same_part = corpus.part(int(numbers[here])) == corpus.part(int(others[here]))
+            same = same_part & (other_windows[here].about["document"] == documents[index])
+            usable = [t for t, unusable in zip(candidates[here], same, strict=True) if not unusable]
+            pairs.append(pair(text, usable, draws[index], self.marks.ends_sentence))
+        return pairs
+
+    def tokens(self, step: int) -> float:
+        """Real tokens of a step over all processes: the mean, since rows are filled alike."""
+        return self.count(step) * self.row_length * self.fill
+
+    def count(self, step: int) -> int:
+        """Rows of text in a step, over all processes."""
+        return len(self.numbers(step)[0])
+
+    @property
+    def fill(self) -> float:
+        """Share of the places of the rows that hold a token."""
+        return sum(corpus.tokens for corpus in self.corpora) / (self._total * self.row_length)
+
+    def describe_examples(self, step: int, most: int = 3) -> str:
+        """Where a step's rows came from, for a message."""
+        corpora, numbers = self.numbers(step)
+        found = [self.corpora[c].describe(int(n)) for c, n in zip(corpora[:most], numbers[:most], strict=True)]
+        return "; ".join(found) + (f"; and {len(numbers) - most} more rows" if len(numbers) > most else "")
+
+
+class PhasedBatches:
+    """Batches of different shapes, one phase after the other; called as `loader.Batches` is."""
+
+    def __init__(self, phases: Sequence[RowBatches]):
+        self._phases = phases
+        self.starts = [phase.first_step for phase in phases]
+        self.steps = sum(phase.steps for phase in phases)
+        self.steps_per_epoch = phases[0].steps_per_epoch
+        self.rows, self.row_length = phases[0].rows, phases[0].row_length
+
+    def phase(self, step: int) -> RowBatches:
+        return self._phases[bisect.bisect_right(self.starts, step) - 1]
+
+    def __call__(self, step: int) -> Batch:
+        return self.phase(step)(step)
+
+    def tokens(self, step: int) -> float:
+        return self.phase(step).tokens(step)
+
+    def count(self, step: int) -> int:
+        return self.phase(step).count(step)
+
+    def describe_examples(self, step: int) -> str:
+        return self.phase(step).describe_examples(step)

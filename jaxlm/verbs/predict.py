@@ -1,0 +1,63 @@
+"""`python -m jaxlm predict MODEL`: predictions for texts, a JSON line each, in order."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from jaxlm.config import DataSettings, MeshSettings
+from jaxlm.errors import UserError
+from jaxlm.flags import check_batch_size, check_output, parse
+from jaxlm.startup import start_jax
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Predictions for texts: a JSON line each, in order."""
+
+    model: tyro.conf.Positional[str]
+    """Hub name or directory of the model."""
+    text: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A text; may be given again and again."""
+    input: str | None = None
+    """A file of texts: txt (one a line), csv, tsv, jsonl or parquet, plain, .gz or .xz. Without it: standard input."""
+    output: str | None = None
+    """A file for the predictions; without it: standard output."""
+    data: DataSettings = dataclasses.field(default_factory=lambda: DataSettings(max_length=0))
+    """Columns of `--input`, as for training; max_length 0 is the model's own."""
+    mesh: MeshSettings = dataclasses.field(default_factory=MeshSettings)
+    batch_size: int = 128
+
+
+def run(arguments: list[str]) -> int:
+    args = parse(Arguments, arguments, "python -m jaxlm predict")
+    if args.text and args.input:
+        raise UserError("pass --text or --input, not both")
+    if args.input and not Path(args.input).is_file():
+        raise UserError(f"--input {args.input}: no such file")
+    check_batch_size(args.batch_size)
+    check_output(args.output)
+    start_jax(sys.stderr)
+
+    from jaxlm.data.sources import read_table, table_of_texts
+    from jaxlm.models.hub import write_atomically
+    from jaxlm.parallel.mesh import make_mesh
+    from jaxlm.predict import Predictor
+
+    if not args.input:
+        texts = list(args.text) or sys.stdin.buffer.read().split(b"\n")
+        table = table_of_texts("--text" if args.text else "standard input", texts, args.data)
+    predictor = Predictor(
+        args.model, make_mesh(args.mesh.devices), batch_size=args.batch_size, max_length=args.data.max_length or None
+    )
+    if args.input:
+        table = read_table(args.input, "test", args.data, labelled=False, known_labels=predictor.labels)
+    lines = [json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in predictor.predict(table)]
+    if args.output:
+        write_atomically(Path(args.output), "".join(lines))
+    else:
+        sys.stdout.writelines(lines)
+    return 0

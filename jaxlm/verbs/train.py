@@ -1,0 +1,47 @@
+"""`python -m jaxlm train CONFIG`: trains, evaluates and writes a model."""
+
+from pathlib import Path
+
+from jaxlm.config import Config, flatten, validate
+from jaxlm.errors import UserError
+from jaxlm.flags import parse, preset
+from jaxlm.startup import start_jax
+
+
+def run(arguments: list[str]) -> int:
+    if not arguments or arguments[0].startswith("-"):
+        usage = (
+            "usage: python -m jaxlm train CONFIG [--section.name VALUE ...]; CONFIG is a file such as configs/sst2.py"
+        )
+        if {"-h", "--help"} & set(arguments):
+            print(usage + "\nAll settings: python -m jaxlm train CONFIG --help")
+            return 0
+        raise UserError(usage)
+    path, *rest = arguments
+    config = parse(Config, rest, f"python -m jaxlm train {path}", preset(path))
+    validate(config)
+    _check_files(config)
+    console = start_jax()
+
+    from jaxlm.training.dry_run import dry_run
+    from jaxlm.training.loop import Interrupted
+    from jaxlm.training.run import run as run_config
+
+    name = Path(path).stem
+    try:
+        dry_run(config, name, console) if config.dry_run else run_config(config, name, console)
+    except Interrupted as stop:
+        console.say(str(stop))
+        return 128 + stop.signal_number
+    return 0
+
+
+def _check_files(config: Config) -> None:
+    """Finds missing files before jax is imported."""
+    for name, value in flatten(config).items():
+        if name.split(".")[-1] not in ("train", "dev", "test") or not isinstance(value, str) or ":" in value:
+            continue
+        if not Path(value).exists():
+            raise UserError(f"--{name} {value}: no such file, nor a directory that prepare wrote")
+        if Path(value).is_dir() and not (Path(value) / "plan.json").is_file():
+            raise UserError(f"--{name} {value} is a directory that prepare did not write; a file is meant")
