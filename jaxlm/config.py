@@ -112,7 +112,8 @@ class Phase:
     batch_size: int | None = None
     """Rows a step; unset: train.batch_size."""
     learning_rate: float | None = None
-    """A peak of its own: warm-up and decay then run over this phase alone. Unset: the run's one schedule goes on."""
+    """A peak of its own, which starts the schedule anew: over this phase and those after it without one. Unset: the
+    schedule goes on."""
 
 
 @dataclass(frozen=True)
