@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from jaxlm.errors import UserError
 
-TaskName = Literal["classification", "masked_lm"]
+TaskName = Literal["classification", "regression", "multi_label", "masked_lm"]
 
 
 def _apply(default: Any) -> Any:
@@ -103,6 +103,17 @@ class ObjectiveSettings:
 
 
 @dataclass(frozen=True)
+class LabelSettings:
+    """What labels mean (tasks classification and multi_label)."""
+
+    out_of_scope: str | None = None
+    """A label of rows that belong to none of the classes: it is not learnt, but told by low confidence; dev sets how
+    low (task classification)."""
+    threshold: float | None = None
+    """Probability from which on a label is given (task multi_label); unset: chosen on dev, or 0.5 without dev."""
+
+
+@dataclass(frozen=True)
 class Phase:
     """A part of a pre-training with its own row length or batch size; weights and optimizer go on from the last one."""
 
@@ -134,6 +145,8 @@ class TrainSettings:
     eval_batch_size: int = _apply(128)
     patience: int | None = _apply(None)
     """Stop after this many evaluations on dev without a better result."""
+    metric: str | None = None
+    """Metric of dev that the best checkpoint, patience and target go by; unset: the task's own."""
     target: float | None = _apply(None)
     """Stop once dev is this good: accuracy at least this, or, in pre-training, loss at most this."""
     checkpoint_every: int = _apply(500)
@@ -177,6 +190,7 @@ class Stage:
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
+    labels: LabelSettings = LabelSettings()
     train: TrainSettings = TrainSettings()
     optim: OptimSettings = OptimSettings()
 
@@ -205,7 +219,9 @@ def validate(config: Stage, where: str = "") -> None:
       UserError: a setting is out of range or missing; the message names the flag.
     """
     train, optim, data, model, objective = config.train, config.optim, config.data, config.model, config.objective
+    threshold = config.labels.threshold
     checks: list[tuple[bool, str, Any, str]] = [
+        (threshold is None or 0 < threshold < 1, "labels.threshold", threshold, "between 0 and 1"),
         (train.batch_size >= 1, "train.batch_size", train.batch_size, "at least 1"),
         (train.eval_batch_size >= 1, "train.eval_batch_size", train.eval_batch_size, "at least 1"),
         (train.micro_batches >= 1, "train.micro_batches", train.micro_batches, "at least 1"),

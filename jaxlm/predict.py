@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -14,10 +13,9 @@ from jaxlm.config import Config, DataSettings
 from jaxlm.data.loader import Examples, make_batches
 from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
-from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, hub
 from jaxlm.parallel.mesh import replicated
-from jaxlm.tasks import Classification, MaskedLM, Task
+from jaxlm.tasks import Task, task_of
 from jaxlm.tasks.base import Metrics
 from jaxlm.training.evaluation import Evaluator
 
@@ -49,7 +47,8 @@ class Predictor:
         positions = self.config.max_position_embeddings
         self.max_length = min(max_length or self.tokenizer.max_length or positions, positions)
         self._mesh, self._batch_size, self._seed = mesh, batch_size, seed
-        self.task = self._task(directory, Config(data=DataSettings(max_length=self.max_length, bad_rows=bad_rows)))
+        stage = Config(data=DataSettings(max_length=self.max_length, bad_rows=bad_rows))
+        self.task: Task = task_of(directory, self.config).for_model(stage, self.tokenizer, self.config)
         params = self.task.model_class.load_params(directory, self.config, jax.random.key(seed))
         self._params = jax.device_put(params, replicated(mesh))
         graphdef: nnx.GraphDef = self.task.model_class.abstract(self.config, dtype)[0]
@@ -60,22 +59,11 @@ class Predictor:
         """The names of the model's classes."""
         return frozenset(self.config.id2label.values())
 
-    def _task(self, directory: Path, stage: Config) -> Task:
-        heads = hub.heads_in(directory)
-        if "classifier" in heads:
-            return Classification(stage, self.tokenizer, list(self.config.id2label.values()))
-        if "masked-LM head" in heads:
-            return MaskedLM(stage, self.tokenizer)
-        raise UserError(
-            f"{directory} has no head that jaxlm uses (a classifier or a masked-LM head); fine-tune it first: "
-            f"python -m jaxlm train configs/sst2.py --model.init {directory}"
-        )
-
     def _outputs(self, examples: Examples) -> tuple[Any, Any]:
         longest = int(examples.lengths.max())
         batches = make_batches(
             examples,
-            batch_size=min(self._batch_size, len(examples)),
+            batch_size=min(self._batch_size, examples.groups),
             steps=None,
             seed=None,
             row_length=next((length for length in _ROW_LENGTHS if length >= longest), longest),
@@ -88,11 +76,10 @@ class Predictor:
         return self._evaluator.outputs(self._params, batches)
 
     def predict(self, table: Table) -> Iterator[dict[str, Any]]:
-        """One prediction for each text of a table, in order."""
+        """One prediction for each row of a table, in order."""
         examples, _ = self.task.examples(dataclasses.replace(table, labels=None))
         _, outputs = self._outputs(examples)
-        for index in range(len(examples)):
-            yield self.task.prediction({name: values[index] for name, values in outputs.items()})
+        yield from self.task.predictions(outputs, examples)
 
     def evaluate(self, table: Table) -> tuple[Metrics, int]:
         """The task's metrics over a table, exactly; and how many texts were cut."""

@@ -155,7 +155,8 @@ def test_wrong_input_is_one_clear_line_and_leaves_nothing_behind(
         (["predict", "a", "--text", "b", "--input", "c"], "not both"),
         (["predict", "a", "--input", "absent.txt"], "no such file"),
         (["predict", "a", "--text", "b", "--output", "no/such/folder/x.jsonl"], "there is no directory"),
-        (["predict", "a", "--text", ""], "line 1: empty text"),
+        (["predict", "a", "--text", ""], "a --text is empty"),
+        (["predict", "a", "--text", "b", "--text_pair", "c", "--text_pair", "d"], "each text needs its own"),
     ],
 )
 def test_wrong_verbs_and_files_are_answered(

@@ -1,4 +1,4 @@
-"""Rows of local files: csv, tsv, jsonl, parquet and txt, plain or compressed (.gz, .xz)."""
+"""Rows of local files: csv, tsv, jsonl, json, parquet and txt, plain or compressed (.gz, .xz)."""
 
 import contextlib
 import csv
@@ -6,13 +6,13 @@ import gzip
 import json
 import lzma
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from jaxlm.errors import UserError
 
-FORMATS = (".csv", ".tsv", ".jsonl", ".parquet", ".txt")
+FORMATS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt")
 _OPENERS: dict[str, Callable[[Path, str], Any]] = {".gz": gzip.open, ".xz": lzma.open}
 
 
@@ -22,6 +22,13 @@ class Row(NamedTuple):
     line: int
     values: list[Any] | dict[str, Any]
     problem: str | None = None
+    part: str | None = None  # of a json file, where `line` counts items: the list's name, or ""
+
+    @property
+    def place(self) -> str:
+        if self.part is None:
+            return f"line {self.line}"
+        return f"item {self.line}" + (f" of {self.part}" if self.part else "")
 
 
 def data_format(path: Path) -> str:
@@ -89,10 +96,49 @@ def lines(path: Path) -> Iterator[tuple[int, str | None]]:
         raise UserError(f"{path}: {error.strerror or error}") from None
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a file; blank lines of csv, tsv and jsonl are no rows. Rows that cannot be read carry a `problem`."""
+def read_rows(path: Path, splits: Sequence[str] = ()) -> Iterator[Row]:
+    """The rows of a file; blank lines of csv, tsv and jsonl are no rows. Rows that cannot be read carry a `problem`.
+
+    `splits` are names of the part that is wanted of a json file that holds several.
+    """
+    if (suffix := data_format(path)) == ".json":
+        return _json(path, splits)
     readers = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl, ".parquet": _parquet, ".txt": _txt}
-    return readers[data_format(path)](path)
+    return readers[suffix](path)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a json file.
+
+    Raises:
+      UserError: there is no such file, or it is damaged or no JSON.
+    """
+    with reading(path) as file:
+        raw = file.read()
+    try:
+        return json.loads(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}: no JSON: {error.msg}") from None
+
+
+def _json(path: Path, splits: Sequence[str]) -> Iterator[Row]:
+    """A list of rows, or an object of several lists by split, as CLINC150 comes (`train`, `oos_train`, `val`, ...)."""
+    content = read_json(path)
+    parts = {"": content}
+    if isinstance(content, dict):
+        parts = {key: value for key, value in content.items() if key.removeprefix("oos_") in splits}
+        if not parts:
+            raise UserError(f"{path}: none of {', '.join(splits)} is among its keys ({', '.join(content)[:200]})")
+    for key, items in parts.items():
+        if not isinstance(items, list):
+            raise UserError(f"{path}: {f'{key} is' if key else 'it holds'} no list of rows")
+        for number, item in enumerate(items, 1):
+            if isinstance(item, (list, dict)):
+                yield Row(number, item, part=key)
+            else:
+                yield Row(number, [], "neither a list of values nor an object", key)
 
 
 def _txt(path: Path) -> Iterator[Row]:

@@ -1,7 +1,8 @@
 """Batches as a pure function of (seed, step): order, pack, and hand each process its slice of the rows."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,17 @@ class Examples:
     targets: dict[str, np.ndarray]  # each [examples, ...]
     places: list[str]  # where each example came from, for messages
     source: str
+    token_targets: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)  # each [tokens]
+    group: int = 1  # so many consecutive examples (a query and its passage, say) always share a batch, and count as one
+    records: Any = None  # what the task made them of: its table, where predictions and metrics need more than arrays
+    record: np.ndarray | None = None  # [examples]: each one's row of `records`, where a row may be cut into several
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    @property
+    def groups(self) -> int:
+        return len(self) // self.group
 
     @property
     def lengths(self) -> np.ndarray:
@@ -36,8 +45,9 @@ class Batches:
     """The batches of a run. `batches(step)` is the same whenever, wherever and however often it is asked for.
 
     A batch holds, as `[rows, length]` int32: `input_ids`, `segment_ids`, `positions`, `token_type_ids`, `example_ids`;
-    as `[rows, slots]`: `slot_examples` (int32, -1 for none), `pool_positions` (int32, each example's first token),
-    `example_weights` (float32, 0 for an empty slot) and the targets; and whatever `finish` adds.
+    as `[rows, slots]`: `slot_examples` (int32, -1 for none), `batch_places` (int32, the example's number within the
+    batch), `pool_positions` (int32, each example's first token), `example_weights` (float32, 0 for an empty slot) and
+    the targets; and whatever `finish` adds. Targets of tokens are `[rows, length]`, 0 in padding.
     """
 
     examples: Examples
@@ -52,22 +62,49 @@ class Batches:
 
     def layout(self, step: int) -> tuple[np.ndarray, Layout]:
         """The step's example indices `[examples]`, and where they lie."""
-        indices = self.order.examples(step)[0]
-        indices = indices[indices >= 0]
+        indices = self._indices(step)
         packed = plan(self.examples.lengths[indices][None], self.row_length)
         return indices, Layout(*(part[0] for part in packed))
+
+    def _indices(self, step: int) -> np.ndarray:
+        groups = self.order.examples(step)[0]
+        return _members(groups[groups >= 0], self.examples.group)
+
+    def collect(self, step: int, values: np.ndarray, of_tokens: bool, into: np.ndarray | None) -> np.ndarray:
+        """Puts a step's values where they belong in the split.
+
+        Args:
+          values: `[rows, slots, ...]`, or of tokens `[rows, length, ...]`.
+          into: what earlier steps gave, `[examples, ...]` or `[tokens, ...]`; None at first.
+        """
+        indices, layout = self.layout(step)
+        if into is None:
+            count = int(self.examples.offsets[-1]) if of_tokens else len(self.examples)
+            into = np.zeros((count, *values.shape[2:]), values.dtype)
+        if of_tokens:
+            lengths = self.examples.lengths[indices]
+            within = _within(lengths)
+            there = np.repeat(self.examples.offsets[indices], lengths) + within
+            into[there] = values[np.repeat(layout.row, lengths), np.repeat(layout.start, lengths) + within]
+        else:
+            into[indices] = values[layout.row, layout.slot]
+        return into
 
     def __call__(self, step: int) -> Batch:
         indices, layout = self.layout(step)
         last = self.rows if self.last_row is None else self.last_row
         mine = (layout.row >= self.first_row) & (layout.row < last)
         indices, (row, start, slot) = indices[mine], (part[mine] for part in layout)
+        batch_places = np.flatnonzero(mine)
         row, lengths = row - self.first_row, self.examples.lengths[indices]
         there = np.repeat(self.examples.offsets[indices], lengths) + _within(lengths)
         batch = lay_out(
             self.examples.input_ids[there], self.examples.token_type_ids[there], lengths, indices,
             Layout(row, start, slot), shape=(last - self.first_row, self.row_length, self.slots),
+            token_targets={name: values[there] for name, values in self.examples.token_targets.items()},
         )  # fmt: skip
+        batch["batch_places"] = np.zeros_like(batch["slot_examples"])
+        batch["batch_places"][row, slot] = batch_places
         for name, values in self.examples.targets.items():
             target = np.zeros((*batch["slot_examples"].shape, *values.shape[1:]), values.dtype)
             target[row, slot] = values[indices]
@@ -82,11 +119,10 @@ class Batches:
 
     def tokens(self, step: int) -> float:
         """Real tokens of a step, over all processes."""
-        indices = self.order.examples(step)[0]
-        return int(self.examples.lengths[indices[indices >= 0]].sum())
+        return int(self.examples.lengths[self._indices(step)].sum())
 
     def count(self, step: int) -> int:
-        """Examples of a step, over all processes."""
+        """Examples of a step, over all processes; a group counts as one."""
         return int((self.order.examples(step)[0] >= 0).sum())
 
     def describe_examples(self, step: int, most: int = 8) -> str:
@@ -95,6 +131,14 @@ class Batches:
         places = [self.examples.places[index] for index in indices[:most]]
         more = f" and {len(indices) - most} more" if len(indices) > most else ""
         return f"{self.examples.source}: {', '.join(places)}{more}"
+
+
+def _members(groups: np.ndarray, size: int) -> np.ndarray:
+    """The examples of groups of `size`: `[..., groups]` to `[..., groups * size]`; -1 stays -1."""
+    if size == 1:
+        return groups
+    members = groups[..., None] * size + np.arange(size)
+    return np.where(groups[..., None] >= 0, members, -1).reshape(*groups.shape[:-1], -1)
 
 
 def _within(lengths: np.ndarray) -> np.ndarray:
@@ -110,6 +154,7 @@ def lay_out(
     layout: Layout,
     *,
     shape: tuple[int, int, int],
+    token_targets: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> Batch:
     """Puts examples into rows.
 
@@ -118,6 +163,7 @@ def lay_out(
       lengths, example_ids: `[examples]`.
       layout: where each example goes, `[examples]`.
       shape: rows, their length, and the most examples in one.
+      token_targets: more values of the tokens, each `[tokens]`.
 
     Returns:
       The arrays that `Batches` documents, but for the targets.
@@ -143,7 +189,7 @@ def lay_out(
         "slot_examples": slot_examples,
         "pool_positions": pool_positions,
         "example_weights": (slot_examples >= 0).astype(np.float32),
-    }
+    } | {name: scatter(values) for name, values in token_targets.items()}
 
 
 def make_batches(
@@ -163,6 +209,7 @@ def make_batches(
     """Plans every step of a run, and chooses the one static shape that fits them all.
 
     Args:
+      batch_size: examples a step; where examples come in groups, groups.
       steps: how many there will be; None for one epoch.
       seed: of the order; None for evaluation, where the order does not matter.
       row_length: tokens a row, or None for the cheapest: padding is weighed against attention, which grows with it.
@@ -172,9 +219,9 @@ def make_batches(
       length_multiple: candidates for `row_length` are multiples of this.
       finish: what the task adds to a batch, given the batch and the step.
     """
-    order = StratifiedOrder(examples.lengths, batch_size, seed)
+    order = StratifiedOrder(examples.lengths.reshape(-1, examples.group).sum(1), batch_size, seed)
     steps = order.steps_per_epoch if steps is None else steps
-    planned = order.examples(np.arange(steps))
+    planned = _members(order.examples(np.arange(steps)), examples.group)
     lengths = np.where(planned >= 0, examples.lengths[planned], 0)
     longest = int(lengths.max())
     if row_length is None:

@@ -3,9 +3,12 @@
 import dataclasses
 import importlib
 import logging
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
+
+import numpy as np
 
 from jaxlm.config import DataSettings
 from jaxlm.data import files
@@ -17,8 +20,13 @@ log = logging.getLogger("jaxlm")
 TEXT_NAMES = ("text", "sentence", "text_a", "sentence1", "question1", "premise", "question", "review", "content",
                "document", "passage", "utterance", "query", "tweet", "comment", "message", "title")  # fmt: skip
 _PAIR_NAMES = ("text_pair", "text_b", "sentence2", "question2", "hypothesis")
-_LABEL_NAMES = ("label", "labels", "class", "category", "target", "intent", "sentiment", "topic", "polarity", "stars")
-_SPLITS = {"train": ("train",), "dev": ("validation", "dev", "valid"), "test": ("test",)}
+_LABEL_NAMES = ("label", "labels", "score", "similarity", "class", "category", "target", "intent", "sentiment", "topic",
+                "polarity", "stars", "relevance")  # fmt: skip
+_SPLITS = {"train": ("train",), "dev": ("validation", "dev", "valid", "val"), "test": ("test",)}
+
+
+LabelKind = Literal["class", "number", "set"]
+"""What a label column holds: the name of a class, a number, or any number of names (a list, or text with commas)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +36,7 @@ class Table:
     source: str
     texts: list[str]
     pairs: list[str] | None
-    labels: list[str] | None
+    labels: list[Any] | None  # str, float or tuple[str, ...], by `LabelKind`
     places: list[str]  # "line 17", by example
     label_names: list[str] | None = None  # where the source itself states the classes in order
     skipped: dict[str, int] = dataclasses.field(default_factory=dict)  # reason -> rows left out
@@ -36,13 +44,29 @@ class Table:
     def __len__(self) -> int:
         return len(self.texts)
 
+    @property
+    def known_labels(self) -> frozenset[str]:
+        """The names that occur as labels."""
+        return frozenset(
+            str(name) for label in self.labels or [] for name in (label if isinstance(label, tuple) else (label,))
+        )
+
+    def choose(self, rows: Sequence[int] | np.ndarray) -> "Table":
+        """The given rows, in the given order."""
+        by_row: dict[str, Any] = {
+            item.name: [values[row] for row in rows]
+            for item in dataclasses.fields(self)
+            if item.name != "label_names" and isinstance(values := getattr(self, item.name), list)
+        }
+        return dataclasses.replace(self, **by_row)
+
 
 def read_table(
     spec: str,
     split: str,
     settings: DataSettings,
     *,
-    labelled: bool,
+    label_kind: LabelKind | None,
     known_labels: Collection[str] = (),
     running_text: bool = False,
 ) -> Table:
@@ -52,7 +76,7 @@ def read_table(
       spec: a path, `tfds:NAME[:SPLIT]`, `hf:NAME[:SPLIT]` or `docs:topics`.
       split: "train", "dev" or "test": which part is meant where `spec` does not say.
       settings: columns, header and what to do with bad rows.
-      labelled: whether a label column is needed.
+      label_kind: what the label column holds; None where none is needed.
       running_text: the lines of a txt file are a corpus, in which blank ones only part paragraphs.
       known_labels: the labels of the training data or the model; they tell the columns of a file without names apart.
 
@@ -66,14 +90,19 @@ def read_table(
         known = ", ".join(f"{known}:" for known in _SCHEMES)
         raise UserError(f"{spec}: unknown kind of data {scheme!r}; a path or one of {known} is meant")
     else:
-        label_names, rows = None, files.read_rows(Path(spec))
+        label_names, rows = None, files.read_rows(Path(spec), _SPLITS[split])
         if running_text and files.data_format(Path(spec)) == ".txt":
             rows = (row for row in rows if row.problem or any(str(value).strip() for value in row.values))
-    return _table(spec, rows, label_names, settings, labelled=labelled, known_labels=known_labels)
+    return _table(spec, rows, label_names, settings, label_kind=label_kind, known_labels=known_labels)
 
 
-def table_of_texts(source: str, texts: Sequence[str | bytes], settings: DataSettings) -> Table:
+def table_of_texts(
+    source: str, texts: Sequence[str | bytes], settings: DataSettings, pairs: Sequence[str] | None = None
+) -> Table:
     """A table of texts that come from no file; bytes are UTF-8 lines, of which an empty last one does not count.
+
+    Args:
+      pairs: the second text of each, where texts come in pairs.
 
     Raises:
       UserError: there are none, or one is empty or not UTF-8 (unless `settings.bad_rows` is "skip").
@@ -81,15 +110,17 @@ def table_of_texts(source: str, texts: Sequence[str | bytes], settings: DataSett
 
     def rows() -> Iterator[Row]:
         for number, text in enumerate(texts, 1):
+            second = [] if pairs is None else [pairs[number - 1]]
             try:
-                yield Row(number, [text.decode("utf-8").rstrip("\r") if isinstance(text, bytes) else text])
+                yield Row(number, [text.decode("utf-8").rstrip("\r") if isinstance(text, bytes) else text, *second])
             except UnicodeDecodeError:
                 yield Row(number, [], "not UTF-8")
 
     if texts and texts[-1] == b"":
         texts = texts[:-1]
-    plain = dataclasses.replace(settings, text="0", text_pair=None, label=None, header="no")
-    return _table(source, rows(), None, plain, labelled=False)
+    second_column = None if pairs is None else "1"
+    plain = dataclasses.replace(settings, text="0", text_pair=second_column, label=None, header="no")
+    return _table(source, rows(), None, plain, label_kind=None)
 
 
 def is_scheme(spec: str) -> bool:
@@ -104,17 +135,17 @@ def scheme_rows(spec: str, split: str) -> Iterator[Row]:
     return _SCHEMES[scheme](name, split)[1]
 
 
-class _Problems:
+class Problems:
     """Stops at the first bad row, or counts them, as the setting says."""
 
     def __init__(self, source: str, policy: str):
         self.source, self.policy = source, policy
         self.counts: dict[str, int] = {}
 
-    def report(self, line: int, kind: str, detail: str = "") -> None:
+    def report(self, row: Row, kind: str, detail: str = "") -> None:
         if self.policy == "error":
             raise UserError(
-                f"{self.source}, line {line}: {kind}{detail}; correct it, or leave such rows out: --data.bad_rows skip"
+                f"{self.source}, {row.place}: {kind}{detail}; correct it, or leave such rows out: --data.bad_rows skip"
             )
         self.counts[kind] = self.counts.get(kind, 0) + 1
 
@@ -125,17 +156,18 @@ def _table(
     label_names: list[str] | None,
     settings: DataSettings,
     *,
-    labelled: bool,
+    label_kind: LabelKind | None,
     known_labels: Collection[str] = (),
 ) -> Table:
-    problems = _Problems(source, settings.bad_rows)
+    labelled = label_kind is not None
+    problems = Problems(source, settings.bad_rows)
     good: list[Row] = []
     width = None
     for row in rows:
         if row.problem:
-            problems.report(row.line, row.problem)
+            problems.report(row, row.problem)
         elif isinstance(row.values, list) and len(row.values) != (width := width or len(row.values)):
-            problems.report(row.line, "wrong number of columns", f" ({len(row.values)} instead of {width})")
+            problems.report(row, "wrong number of columns", f" ({len(row.values)} instead of {width})")
         else:
             good.append(row)
     if not good:
@@ -164,7 +196,7 @@ def _table(
     table = Table(
         source, [], [] if pair is not None else None, [] if labelled else None, [], label_names, problems.counts
     )
-    _fill(table, good, text, pair, label, problems)
+    _fill(table, good, text, pair, label, label_kind, problems)
     if not len(table):
         raise UserError(f"{source}: no usable row ({problems.counts})")
     if problems.counts:
@@ -173,34 +205,58 @@ def _table(
     return table
 
 
-def _fill(table: Table, rows: Iterable[Row], text: Any, pair: Any, label: Any, problems: _Problems) -> None:
-    for line, values, _ in rows:
+def _fill(
+    table: Table, rows: Iterable[Row], text: Any, pair: Any, label: Any, kind: LabelKind | None, problems: Problems
+) -> None:
+    for row in rows:
         try:
-            cells = [None if column is None else values[column] for column in (text, pair, label)]
+            cells = [None if column is None else row.values[column] for column in (text, pair, label)]
         except KeyError as error:
-            problems.report(line, "a column is missing", f" ({error.args[0]})")
+            problems.report(row, "a column is missing", f" ({error.args[0]})")
             continue
         strange = [cell for cell in cells[:2] if cell is not None and not isinstance(cell, str)]
         if strange:
-            problems.report(line, "text that is no string", f" ({strange[0]!r})")
+            problems.report(row, "text that is no string", f" ({strange[0]!r})")
             continue
-        strings = ["" if cell is None else str(cell).strip() for cell in cells]
+        strings = ["" if cell is None else str(cell).strip() for cell in cells[:2]]
         if not strings[0] or (pair is not None and not strings[1]):
-            problems.report(line, "empty text")
+            problems.report(row, "empty text")
             continue
-        if table.labels is not None:
-            if cells[2] is None or not strings[2]:
-                problems.report(line, "no label")
+        if table.labels is not None and kind is not None:
+            try:
+                table.labels.append(_label(cells[2], kind))
+            except ValueError as error:
+                problems.report(row, *error.args)
                 continue
-            table.labels.append(_integer_if_whole(cells[2], strings[2]))
         table.texts.append(strings[0])
-        table.places.append(f"line {line}")
+        table.places.append(row.place)
         if table.pairs is not None:
             table.pairs.append(strings[1])
 
 
-def _integer_if_whole(cell: Any, string: str) -> str:
-    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else string
+def _label(cell: Any, kind: LabelKind) -> Any:
+    """The label in a cell; `ValueError(problem, detail)` where it holds none of this kind."""
+    if kind == "set":
+        names = cell if isinstance(cell, list) else str("" if cell is None else cell).split(",")
+        return tuple(dict.fromkeys(name for item in names if (name := _name(item))))
+    name = _name(cell)
+    if cell is None or not name:
+        raise ValueError("no label")
+    if isinstance(cell, (list, dict)):
+        raise ValueError("a label that is neither name nor number", f" ({cell!r})")
+    if kind == "class":
+        return name
+    try:
+        number = float(name)
+    except ValueError:
+        raise ValueError("a label that is no number", f" ({name!r})") from None
+    if not math.isfinite(number):
+        raise ValueError("a label that is no finite number", f" ({name})")
+    return number
+
+
+def _name(cell: Any) -> str:
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
 
 
 def _has_header(rows: Sequence[Row], settings: DataSettings) -> bool:

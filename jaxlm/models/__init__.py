@@ -5,21 +5,29 @@ from jaxlm.models.config import BertConfig, CheckpointError
 from jaxlm.models.heads import (
     BertForMaskedLM,
     BertForPreTraining,
+    BertForQuestionAnswering,
     BertForSequenceClassification,
+    BertForTokenClassification,
     MaskedLMOutput,
     PreTrainingOutput,
+    QuestionAnsweringOutput,
     SequenceClassifierOutput,
+    TokenClassifierOutput,
 )
 
 __all__ = [
     "BertConfig",
     "BertForMaskedLM",
     "BertForPreTraining",
+    "BertForQuestionAnswering",
     "BertForSequenceClassification",
+    "BertForTokenClassification",
     "BertModel",
     "BertOutput",
     "CheckpointError",
     "MaskedLMOutput",
     "PreTrainingOutput",
+    "QuestionAnsweringOutput",
     "SequenceClassifierOutput",
+    "TokenClassifierOutput",
 ]

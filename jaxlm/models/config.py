@@ -39,6 +39,9 @@ class BertConfig:
         )
     )
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
+    architecture: str | None = dataclasses.field(default=None, compare=False)  # named first under `architectures`
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
+    """What the program that trained the model wants to remember; under `jaxlm` in the file, where others pass it by."""
 
     def __post_init__(self):
         for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
@@ -92,8 +95,11 @@ class BertConfig:
         for name, allowed in unsupported.items():
             if raw.get(name) not in allowed:
                 raise CheckpointError(f"{path}: {name} is {raw[name]!r}; jaxlm computes {allowed[0]!r} only")
-        known = {field.name for field in dataclasses.fields(cls)}
-        values = {name: value for name, value in raw.items() if name in known and name != "id2label"}
+        known = {field.name for field in dataclasses.fields(cls)} - {"id2label", "architecture", "facts"}
+        values = {name: value for name, value in raw.items() if name in known}
+        architectures, facts = raw.get("architectures"), raw.get("jaxlm")
+        values["architecture"] = architectures[0] if isinstance(architectures, list) and architectures else None
+        values["facts"] = facts if isinstance(facts, dict) else {}
         if labels := raw.get("id2label"):
             try:
                 values["id2label"] = dict(sorted((int(index), name) for index, name in labels.items()))
@@ -113,6 +119,9 @@ class BertConfig:
     def to_json(self, architecture: str) -> str:
         """The text of a `config.json` that `transformers` opens as `architecture` (a class name)."""
         values = dataclasses.asdict(self)
+        del values["architecture"]
+        if facts := values.pop("facts"):
+            values["jaxlm"] = facts
         values["id2label"] = {str(index): name for index, name in self.id2label.items()}
         values["label2id"] = {name: index for index, name in self.id2label.items()}
         values |= {"model_type": "bert", "architectures": [architecture], "position_embedding_type": "absolute"}

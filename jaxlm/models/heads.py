@@ -35,6 +35,11 @@ def first_tokens(inputs: Inputs, pool_positions: jax.Array | None) -> jax.Array:
     return jnp.zeros((inputs.input_ids.shape[0], 1), jnp.int32) if pool_positions is None else pool_positions
 
 
+def classifier_rate(config: BertConfig) -> float:
+    """The dropout rate in front of a classifier."""
+    return config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
+
+
 class MaskedLMOutput(NamedTuple):
     logits: jax.Array  # [rows, length, vocabulary], or [rows, n, vocabulary] with predict_positions
 
@@ -46,6 +51,15 @@ class PreTrainingOutput(NamedTuple):
 
 class SequenceClassifierOutput(NamedTuple):
     logits: jax.Array  # [rows, labels], or [rows, n, labels] with pool_positions
+
+
+class TokenClassifierOutput(NamedTuple):
+    logits: jax.Array  # [rows, length, labels]
+
+
+class QuestionAnsweringOutput(NamedTuple):
+    start_logits: jax.Array  # [rows, length]
+    end_logits: jax.Array  # [rows, length]
 
 
 class BertForMaskedLM(PretrainedModel):
@@ -139,8 +153,62 @@ class BertForSequenceClassification(PretrainedModel):
         first = first_tokens(inputs, pool_positions)
         pooled = self.bert.pool(self.bert.encode(inputs, first))
         if inputs.sites is not None:
-            rate = self.config.classifier_dropout
             site = inputs.sites.site(self.config.num_hidden_layers, 1).at(first)
-            pooled = dropout_tokens(pooled, self.config.hidden_dropout_prob if rate is None else rate, site)
+            pooled = dropout_tokens(pooled, classifier_rate(self.config), site)
         logits = self.classifier(pooled).astype(jnp.float32)
         return SequenceClassifierOutput(logits[:, 0] if pool_positions is None else logits)
+
+
+class BertForTokenClassification(PretrainedModel):
+    """BERT with a classifier over every token; `config.id2label` says how many classes there are."""
+
+    def __init__(self, config: BertConfig, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
+        self.config = config
+        self.bert = BertModel(config, with_pooler=False, dtype=dtype, rngs=rngs)
+        self.classifier = Linear(config.hidden_size, config.num_labels, config, dtype, rngs)
+
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None = None,
+        token_type_ids: jax.Array | None = None,
+        position_ids: jax.Array | None = None,
+        segment_ids: jax.Array | None = None,
+        *,
+        example_ids: jax.Array | None = None,
+        dropout_key: jax.Array | None = None,
+    ) -> TokenClassifierOutput:
+        """See `BertModel` for the arguments; logits are float32."""
+        inputs = Inputs.fill(self.config, input_ids, attention_mask, token_type_ids,
+                             position_ids, segment_ids, example_ids, dropout_key)  # fmt: skip
+        hidden = self.bert.encode(inputs)
+        if inputs.sites is not None:
+            site = inputs.sites.site(self.config.num_hidden_layers, 1)
+            hidden = dropout_tokens(hidden, classifier_rate(self.config), site)
+        return TokenClassifierOutput(self.classifier(hidden).astype(jnp.float32))
+
+
+class BertForQuestionAnswering(PretrainedModel):
+    """BERT that scores every token as the start and as the end of the answer (Devlin et al. 2019, section 4.2)."""
+
+    def __init__(self, config: BertConfig, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
+        self.config = config
+        self.bert = BertModel(config, with_pooler=False, dtype=dtype, rngs=rngs)
+        self.qa_outputs = Linear(config.hidden_size, 2, config, dtype, rngs)
+
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None = None,
+        token_type_ids: jax.Array | None = None,
+        position_ids: jax.Array | None = None,
+        segment_ids: jax.Array | None = None,
+        *,
+        example_ids: jax.Array | None = None,
+        dropout_key: jax.Array | None = None,
+    ) -> QuestionAnsweringOutput:
+        """See `BertModel` for the arguments; logits are float32."""
+        inputs = Inputs.fill(self.config, input_ids, attention_mask, token_type_ids,
+                             position_ids, segment_ids, example_ids, dropout_key)  # fmt: skip
+        logits = self.qa_outputs(self.bert.encode(inputs)).astype(jnp.float32)
+        return QuestionAnsweringOutput(logits[..., 0], logits[..., 1])

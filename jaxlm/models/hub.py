@@ -205,6 +205,12 @@ class PretrainedModel(nnx.Module):
         Raises:
           CheckpointError: as `match` says.
         """
+        theirs = config.architecture
+        if theirs != cls.__name__ and {theirs, cls.__name__} <= {
+            "BertForSequenceClassification",
+            "BertForTokenClassification",
+        }:
+            new_heads = True  # both call it `classifier`, but one reads texts and the other tokens
         leaves, tree = jax.tree_util.tree_flatten_with_path(cls.abstract(config)[1])
         names = [cls._prefix + ".".join(str(part.key) for part in path) for path, _ in leaves]
         shapes = {name: leaf.shape for name, (_, leaf) in zip(names, leaves, strict=True)}

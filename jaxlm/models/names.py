@@ -77,6 +77,7 @@ RULES: list[Rule] = [
     _copy("mlm.bias", "cls.predictions.bias"),
     *_linear("next_sentence", "cls.seq_relationship"),
     *_linear("classifier", "classifier"),
+    *_linear("qa_outputs", "qa_outputs"),
 ]
 
 # What a checkpoint may lack (it is then initialised) or hold beside what is asked for (it is then left out).

@@ -1,7 +1,35 @@
-"""The tasks, one file each, and the table that names them."""
+"""The tasks, one file each, and the tables that name them."""
 
+from pathlib import Path
+
+from jaxlm.errors import UserError
+from jaxlm.models import BertConfig, hub
 from jaxlm.tasks.base import Task
 from jaxlm.tasks.classification import Classification
 from jaxlm.tasks.masked_lm import MaskedLM
+from jaxlm.tasks.multi_label import MultiLabel
+from jaxlm.tasks.regression import Regression
 
-TASKS: dict[str, type[Task]] = {"classification": Classification, "masked_lm": MaskedLM}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification, Regression, MultiLabel, MaskedLM)}
+
+
+def task_of(directory: Path, config: BertConfig) -> type[Task]:
+    """The task that a model directory serves: what its config says, else what its head is for.
+
+    Raises:
+      UserError: it has no head, or one that no task uses.
+    """
+    if (named := config.facts.get("task")) in TASKS:
+        return TASKS[named]
+    heads = hub.heads_in(directory)
+    if "classifier" in heads:
+        if config.architecture == "BertForSequenceClassification" or config.architecture is None:
+            by_problem: dict[str, type[Task]] = {"regression": Regression, "multi_label_classification": MultiLabel}
+            one_output: type[Task] = Regression if config.num_labels == 1 else Classification
+            return by_problem.get(config.problem_type or "", one_output)
+    elif "masked-LM head" in heads:
+        return MaskedLM
+    raise UserError(
+        f"{directory} has no head that a task of jaxlm uses ({', '.join(TASKS)}); fine-tune it first: "
+        f"python -m jaxlm train configs/sst2.py --model.init {directory}"
+    )

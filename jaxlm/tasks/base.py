@@ -1,14 +1,17 @@
-"""What a task is: columns to features, head, loss, metrics, predictions."""
+"""What a task is: rows to features, head, loss, metrics, predictions."""
 
 import abc
-from typing import Any, ClassVar
+import dataclasses
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import jax
 import numpy as np
 
-from jaxlm.config import Stage
+from jaxlm.config import DataSettings, Stage
 from jaxlm.data.loader import Batch, Examples
-from jaxlm.data.sources import Table
+from jaxlm.data.sources import LabelKind, Table, read_table, table_of_texts
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig
@@ -18,21 +21,67 @@ DeviceBatch = dict[str, jax.Array]
 Metrics = dict[str, Any]
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """What one batch gives an evaluation."""
+
+    sums: Any = dataclasses.field(default_factory=dict)  # scalars by name, to be added over all batches
+    by_example: Any = dataclasses.field(default_factory=dict)  # `[rows, slots, ...]`, to be collected by example
+    by_token: Any = dataclasses.field(default_factory=dict)  # `[rows, length, ...]`, to be collected by token
+
+
 class Task(abc.ABC):
     """One way to use a BERT. A new task is a file with a subclass and a line in `jaxlm.tasks.TASKS`."""
 
+    name: ClassVar[str]
     model_class: type[PretrainedModel]
-    labelled: ClassVar[bool]  # whether its data needs a label column
-    metric: ClassVar[str]  # what early stopping and the best checkpoint go by
-    larger_is_better: ClassVar[bool]
+    label_kind: ClassVar[LabelKind | None]  # what its data's label column holds; None: it has none
+    metrics_to_judge_by: ClassVar[tuple[str, ...]]  # the best checkpoint goes by the first, unless set otherwise
 
     def __init__(self, stage: Stage, tokenizer: TextTokenizer):
         self.stage = stage
         self.tokenizer = tokenizer
+        self.metric = stage.train.metric or self.metrics_to_judge_by[0]
+        if self.metric not in self.metrics_to_judge_by:
+            known = ", ".join(self.metrics_to_judge_by)
+            raise UserError(f"--train.metric is {self.metric}; {self.name} is judged by one of {known}")
+        self.larger_is_better = self.metric != "loss"
+
+    @classmethod
+    def for_training(cls, stage: Stage, tokenizer: TextTokenizer, train: Table, shape: BertConfig) -> Self:
+        """The task as a training table defines it; `shape` is the config of the model that the run starts from."""
+        return cls(stage, tokenizer)
+
+    @classmethod
+    def for_model(cls, stage: Stage, tokenizer: TextTokenizer, config: BertConfig) -> Self:
+        """The task that a trained model serves, by its config and by the `facts` in it."""
+        return cls(stage, tokenizer)
+
+    @classmethod
+    def read(
+        cls, spec: str, split: str, settings: DataSettings, *, labelled: bool = True, known_labels: Collection[str] = ()
+    ) -> Table:
+        """Reads the data that a setting names; see `jaxlm.data.sources.read_table`, which serves most tasks.
+
+        Args:
+          labelled: whether the answers are wanted too (not for `predict`).
+        """
+        return read_table(
+            spec, split, settings, label_kind=cls.label_kind if labelled else None, known_labels=known_labels
+        )
+
+    @classmethod
+    def from_texts(
+        cls, source: str, texts: Sequence[str | bytes], pairs: Sequence[str] | None, settings: DataSettings
+    ) -> Table:
+        """A table, without answers, of texts from the command line; `pairs` are the `--text_pair`s."""
+        return table_of_texts(source, texts, settings, pairs)
 
     @abc.abstractmethod
-    def examples(self, table: Table) -> tuple[Examples, int]:
-        """Tokenises a table. Returns the examples and how many texts were cut."""
+    def examples(self, table: Table, *, training: bool = False) -> tuple[Examples, int]:
+        """Tokenises a table; `training` leaves out what only an evaluation has a use for. Returns the examples and how
+        many texts were cut."""
 
     def configure(self, config: BertConfig) -> BertConfig:
         """The model's config with what the task knows of it, such as the labels."""
@@ -56,17 +105,53 @@ class Task(abc.ABC):
         """Model FLOPs of a training step (`jaxlm.training.flops`) over real tokens and examples."""
 
     @abc.abstractmethod
-    def evaluation_sums(self, model: Any, batch: DeviceBatch) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-        """Scalars to be added over all batches, and arrays `[rows, slots, ...]` to be collected by example."""
+    def evaluate(self, model: Any, batch: DeviceBatch) -> Outputs:
+        """What a batch gives an evaluation or a prediction."""
+
+    def calibrate(self, outputs: dict[str, np.ndarray], examples: Examples) -> None:
+        """Chooses on dev what training leaves open, such as a threshold; later metrics and predictions use it."""
+        return None
 
     @abc.abstractmethod
     def metrics(self, sums: dict[str, float], outputs: dict[str, np.ndarray], examples: Examples) -> Metrics:
-        """The metrics of a split, from the added scalars and the collected arrays `[examples, ...]`."""
+        """The metrics of a split, from the added scalars and the collected arrays `[examples or tokens, ...]`."""
 
     def prediction(self, output: dict[str, np.ndarray]) -> dict[str, Any]:
-        """What `predict` writes for one text, from its slice of the arrays that `evaluation_sums` collects."""
-        raise UserError(f"predict does not serve {type(self).__name__} models yet")
+        """What `predict` writes for one example, from its slice of the arrays that `evaluate` gives by example."""
+        raise UserError(f"predict does not serve {self.name} models")
+
+    def predictions(self, outputs: dict[str, np.ndarray], examples: Examples) -> Iterator[dict[str, Any]]:
+        """What `predict` writes, one for each row of the table, in order."""
+        for index in range(len(examples)):
+            yield self.prediction({name: values[index] for name, values in outputs.items()})
+
+    def summary(self, prediction: dict[str, Any]) -> str:
+        """A prediction in a few words, for a person."""
+        return ", ".join(f"{name} {value}" for name, value in prediction.items())
+
+    def verdict(self, prediction: dict[str, Any], table: Table, row: int) -> str:
+        """How a prediction compares with the table's answer, for a person."""
+        truth = (table.labels or [])[row]
+        return "right" if prediction.get("label") == truth else f"it is {truth}"
+
+    def facts(self) -> dict[str, Any]:
+        """What a model directory has to remember for `for_model`, as JSON; `calibrate`'s choices among it."""
+        return {}
+
+    def save(self, directory: Path, config: BertConfig, params: Any) -> None:
+        """Writes config and weights of a trained model; `facts` go with them."""
+        facts = {"task": self.name} | self.facts()
+        self.model_class.save_params(directory, dataclasses.replace(config, facts=facts), params)
 
     @abc.abstractmethod
     def description(self) -> str:
         """One sentence for the model card."""
+
+    def usage(self) -> str:
+        """Python that uses the exported directory with `transformers`, for the model card."""
+        name = self.model_class.__name__
+        return f"""from transformers import AutoTokenizer, {name}
+
+tokenizer = AutoTokenizer.from_pretrained("PATH_OF_THIS_DIRECTORY")
+model = {name}.from_pretrained("PATH_OF_THIS_DIRECTORY")
+logits = model(**tokenizer("A text.", truncation=True, return_tensors="pt")).logits"""

@@ -1,7 +1,7 @@
-"""Text classification: a text, or a pair, has one of several labels."""
+"""Text classification: a text, or a pair, has one of several labels, or, where that is asked for, none of them."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -12,140 +12,186 @@ from jaxlm.data.loader import Examples
 from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
-from jaxlm.models import BertConfig, BertForSequenceClassification
-from jaxlm.tasks.base import DeviceBatch, Metrics, Task
-from jaxlm.training.flops import train_flops
+from jaxlm.models import BertConfig
+from jaxlm.tasks.base import Metrics
+from jaxlm.tasks.sequence import SequenceTask
 
 
-def label_names(table: Table) -> list[str]:
+def label_names(table: Table, out_of_scope: str | None = None) -> list[str]:
     """The classes of a training table in the order of their numbers: as the source states, else sorted.
 
     Raises:
       UserError: there are fewer than two.
     """
-    found = set(table.labels or [])
-    names = table.label_names or sorted(
-        found, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name)
-    )
+    found = set(table.labels or []) - {out_of_scope}
+    names = table.label_names or in_order(found)
     if len(found) < 2:
         only = f"only {next(iter(found))!r}" if found else "none"
         raise UserError(f"{table.source}: classification needs at least two labels; there is {only}")
-    return list(names)
+    return [name for name in names if name != out_of_scope]
 
 
-class Classification(Task):
-    """`BertForSequenceClassification`, softmax cross-entropy."""
+def in_order(names: set[str]) -> list[str]:
+    """Numbers by size, then names by the alphabet."""
+    return sorted(names, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
 
-    model_class = BertForSequenceClassification
-    labelled = True
-    metric = "accuracy"
-    larger_is_better = True
 
-    def __init__(self, stage: Stage, tokenizer: TextTokenizer, labels: list[str]):
+def model_labels(shape: BertConfig, labels: list[str]) -> list[str]:
+    """`labels` in the order of the model's own, where it knows exactly these."""
+    own = list(shape.id2label.values())
+    return own if sorted(own) == sorted(labels) else labels
+
+
+def listing(names: list[str], most: int = 20) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+_NONE_OF_THEM = -1
+
+
+class Classification(SequenceTask):
+    """`BertForSequenceClassification`, softmax cross-entropy.
+
+    With `labels.out_of_scope` set, rows of that label belong to none of the classes. They take no part in training; a
+    text counts as one of them where the largest probability is below a threshold, chosen on dev for the best accuracy
+    over all rows, as the "oos-threshold" baseline of Larson et al. 2019 (https://aclanthology.org/D19-1131).
+    """
+
+    name = "classification"
+    label_kind = "class"
+    metrics_to_judge_by = ("accuracy", "loss", "macro_f1", "f1", "matthews_correlation")
+
+    def __init__(
+        self,
+        stage: Stage,
+        tokenizer: TextTokenizer,
+        labels: list[str],
+        out_of_scope: str | None = None,
+        threshold: float = 0.0,
+    ):
         super().__init__(stage, tokenizer)
         self.labels = labels
+        self.outputs = len(labels)
+        self.out_of_scope = out_of_scope
+        self.threshold = threshold
+        if self.metric == "f1" and len(labels) != 2:
+            raise UserError(f"--train.metric f1 is for two classes; there are {len(labels)}: macro_f1 serves them")
+
+    @classmethod
+    def for_training(cls, stage: Stage, tokenizer: TextTokenizer, train: Table, shape: BertConfig) -> Self:
+        out_of_scope = stage.labels.out_of_scope
+        return cls(stage, tokenizer, model_labels(shape, label_names(train, out_of_scope)), out_of_scope)
+
+    @classmethod
+    def for_model(cls, stage: Stage, tokenizer: TextTokenizer, config: BertConfig) -> Self:
+        facts = config.facts
+        return cls(stage, tokenizer, list(config.id2label.values()), facts.get("out_of_scope"),
+                   float(facts.get("threshold", 0.0)))  # fmt: skip
+
+    def facts(self) -> dict[str, Any]:
+        return {} if self.out_of_scope is None else {"out_of_scope": self.out_of_scope, "threshold": self.threshold}
 
     def configure(self, config: BertConfig) -> BertConfig:
         return dataclasses.replace(
             config, id2label=dict(enumerate(self.labels)), problem_type="single_label_classification"
         )
 
-    def examples(self, table: Table) -> tuple[Examples, int]:
-        encoded = self.tokenizer.encode(table.texts, table.pairs, self.stage.data.max_length)
-        keep = np.ones(len(table), bool)
-        targets = {}
-        if table.labels is not None:
-            numbers = {name: number for number, name in enumerate(self.labels)}
-            values = np.array([numbers.get(label, -1) for label in table.labels], np.int32)
-            if (unknown := np.flatnonzero(values < 0)).size:
-                first = unknown[0]
-                if self.stage.data.bad_rows == "error":
-                    raise UserError(
-                        f"{table.source}, {table.places[first]}: label {table.labels[first]!r} is none of the model's "
-                        f"({_listing(self.labels)}); correct it, or pass --data.bad_rows skip"
-                    )
-                keep = values >= 0
-                table.skipped["unknown label"] = len(unknown)
-            targets["labels"] = values
-        places = table.places
+    def targets(self, table: Table, training: bool) -> tuple[np.ndarray, np.ndarray]:
+        numbers = {name: number for number, name in enumerate(self.labels)}
+        labels = table.labels or []
+        values = np.array([numbers.get(label, _NONE_OF_THEM) for label in labels], np.int32)
+        outside = np.array([label == self.out_of_scope for label in labels])
+        keep = (values >= 0) | outside
         if not keep.all():
+            first = int(np.flatnonzero(~keep)[0])
+            if self.stage.data.bad_rows == "error":
+                raise UserError(
+                    f"{table.source}, {table.places[first]}: label {labels[first]!r} is none of the model's "
+                    f"({listing(self.labels)}); correct it, or pass --data.bad_rows skip"
+                )
             if not keep.any():
-                raise UserError(f"{table.source}: no row has a label that the model knows ({_listing(self.labels)})")
-            chosen = np.flatnonzero(keep)
-            lengths = np.diff(encoded.offsets)
-            tokens = np.repeat(keep, lengths)
-            encoded = encoded._replace(
-                input_ids=encoded.input_ids[tokens],
-                token_type_ids=encoded.token_type_ids[tokens],
-                offsets=np.concatenate([[0], np.cumsum(lengths[keep])]),
-            )
-            targets = {name: value[keep] for name, value in targets.items()}
-            places = [places[index] for index in chosen]
-        found = Examples(encoded.input_ids, encoded.token_type_ids, encoded.offsets, targets, places, table.source)
-        return found, encoded.truncated
+                raise UserError(f"{table.source}: no row has a label that the model knows ({listing(self.labels)})")
+            table.skipped["unknown label"] = int((~keep).sum())
+        if training and outside.any():
+            table.skipped["out of scope"] = int(outside.sum())
+            keep &= ~outside
+        return values, keep
 
-    def _logits(self, model: Any, batch: DeviceBatch, dropout_key: jax.Array | None) -> jax.Array:
-        return model(
-            batch["input_ids"],
-            token_type_ids=batch["token_type_ids"],
-            position_ids=batch["positions"],
-            segment_ids=batch["segment_ids"],
-            pool_positions=batch["pool_positions"],
-            example_ids=batch["example_ids"],
-            dropout_key=dropout_key,
-        ).logits
+    def losses(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        targets = optax.smooth_labels(jax.nn.one_hot(labels, self.outputs), self.stage.train.label_smoothing)
+        return optax.softmax_cross_entropy(logits, targets)
 
-    def loss_weights(self, batch: DeviceBatch) -> jax.Array:
-        return batch["example_weights"].sum()
-
-    def loss_sums(self, model: Any, batch: DeviceBatch, dropout_key: jax.Array | None) -> jax.Array:
-        logits = self._logits(model, batch, dropout_key)
-        smoothing = self.stage.train.label_smoothing
-        targets = optax.smooth_labels(jax.nn.one_hot(batch["labels"], len(self.labels)), smoothing)
-        losses = optax.softmax_cross_entropy(logits, targets)
-        return (losses * batch["example_weights"]).sum()
-
-    def flops(self, config: BertConfig, tokens: float, examples: float, row_length: int) -> float:
-        return train_flops(config, tokens=tokens, row_length=row_length, pooled=examples, classes=len(self.labels))
-
-    def evaluation_sums(self, model: Any, batch: DeviceBatch) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-        return {}, {"logits": self._logits(model, batch, None)}
+    def calibrate(self, outputs: dict[str, np.ndarray], examples: Examples) -> None:
+        truth = examples.targets["labels"]
+        if self.out_of_scope is None or not (truth == _NONE_OF_THEM).any():
+            return
+        probabilities = np.exp(_log_probabilities(outputs["logits"]))
+        confidence, right = probabilities.max(1), probabilities.argmax(1) == truth
+        # Below the threshold lie the first n of the rows by confidence: right there are those out of scope.
+        order = np.argsort(confidence, kind="stable")
+        below = np.concatenate([[0], np.cumsum(truth[order] == _NONE_OF_THEM)])
+        above = right.sum() - np.concatenate([[0], np.cumsum(right[order])])
+        count = int(np.argmax(below + above))
+        ranked = np.concatenate([[0.0], confidence[order], [1.0]])
+        self.threshold = float((ranked[count] + ranked[count + 1]) / 2)
 
     def metrics(self, sums: dict[str, float], outputs: dict[str, np.ndarray], examples: Examples) -> Metrics:
-        """Loss, accuracy, per-class precision/recall/F1 and the confusion matrix (rows: truth), by scikit-learn."""
-        from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+        """Loss, accuracy, per-class precision/recall/F1 and the confusion matrix (rows: truth), by scikit-learn; of two
+        classes also F1 of the second and Matthews' correlation, as GLUE has them."""
+        from sklearn.metrics import confusion_matrix, matthews_corrcoef, precision_recall_fscore_support
 
-        logits, truth = outputs["logits"].astype(np.float64), examples.targets["labels"]
-        log_probabilities = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
-        guess = logits.argmax(1)
-        numbers = np.arange(len(self.labels))
+        truth, log_probabilities = examples.targets["labels"], _log_probabilities(outputs["logits"])
+        probabilities = np.exp(log_probabilities)
+        guess = probabilities.argmax(1)
+        inside = truth != _NONE_OF_THEM
+        names, numbers = list(self.labels), list(range(self.outputs))
+        if self.out_of_scope is not None:
+            guess = np.where(probabilities.max(1) < self.threshold, _NONE_OF_THEM, guess)
+            names, numbers = [*names, self.out_of_scope], [*numbers, _NONE_OF_THEM]
         precision, recall, f1, support = precision_recall_fscore_support(truth, guess, labels=numbers, zero_division=0)
-        return {
-            "loss": float(-log_probabilities[np.arange(len(truth)), truth].mean()),
+        metrics: Metrics = {
+            "loss": float(-log_probabilities[inside, truth[inside]].sum() / max(inside.sum(), 1)),
             "accuracy": float((guess == truth).mean()),
             "macro_f1": float(f1.mean()),
             "majority_accuracy": float(support.max() / support.sum()),
+            "matthews_correlation": float(matthews_corrcoef(truth, guess)),
             "examples": len(truth),
+        }
+        if len(names) == 2:
+            metrics["f1"] = float(f1[1])
+        if self.out_of_scope is not None:
+            metrics |= {
+                "in_scope_accuracy": float((guess == truth)[inside].mean()) if inside.any() else 0.0,
+                "out_of_scope_recall": float(recall[-1]),
+                "out_of_scope_precision": float(precision[-1]),
+                "threshold": self.threshold,
+            }
+        return metrics | {
             "per_class": {
                 name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(s)}
-                for name, p, r, f, s in zip(self.labels, precision, recall, f1, support, strict=True)
+                for name, p, r, f, s in zip(names, precision, recall, f1, support, strict=True)
             },
             "confusion": confusion_matrix(truth, guess, labels=numbers).tolist(),
         }
 
     def prediction(self, output: dict[str, np.ndarray]) -> dict[str, Any]:
         """`{"label": "positive", "probabilities": {"negative": 0.02, "positive": 0.98}}`."""
-        logits = output["logits"].astype(np.float64)
-        exponentials = np.exp(logits - logits.max())
-        probabilities = exponentials / exponentials.sum()
+        probabilities = np.exp(_log_probabilities(output["logits"][None]))[0]
+        best = int(probabilities.argmax())
+        outside = self.out_of_scope is not None and probabilities[best] < self.threshold
         return {
-            "label": self.labels[int(probabilities.argmax())],
+            "label": self.out_of_scope if outside else self.labels[best],
             "probabilities": {name: float(p) for name, p in zip(self.labels, probabilities, strict=True)},
         }
 
+    def summary(self, prediction: dict[str, Any]) -> str:
+        return f"{prediction['label']} ({max(prediction['probabilities'].values()):.2f})"
+
     def description(self) -> str:
-        return f"Tells which of {len(self.labels)} classes a text belongs to: {_listing(self.labels)}."
+        none = "" if self.out_of_scope is None else f", or that it belongs to none ({self.out_of_scope})"
+        return f"Tells which of {len(self.labels)} classes a text belongs to: {listing(self.labels)}{none}."
 
 
-def _listing(names: list[str], most: int = 20) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _log_probabilities(logits: np.ndarray) -> np.ndarray:
+    logits = logits.astype(np.float64)
+    return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)

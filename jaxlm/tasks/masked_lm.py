@@ -1,6 +1,7 @@
 """Masked language modelling, with or without next-sentence prediction: pre-training on plain text."""
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -8,30 +9,36 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxlm.config import Stage
+from jaxlm.config import DataSettings, Stage
 from jaxlm.data.loader import Batch, Examples
 from jaxlm.data.masking import mask_tokens, most_predictions
-from jaxlm.data.sources import Table
+from jaxlm.data.sources import Table, read_table
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, BertForMaskedLM, BertForPreTraining
-from jaxlm.tasks.base import DeviceBatch, Metrics, Task
+from jaxlm.tasks.base import DeviceBatch, Metrics, Outputs, Task
 from jaxlm.training.flops import train_flops
 
 
 class MaskedLM(Task):
     """`BertForMaskedLM`, or `BertForPreTraining`; documents are cut into windows, and no two see each other."""
 
-    labelled = False
-    metric = "loss"
-    larger_is_better = False
+    name = "masked_lm"
+    label_kind = None
+    metrics_to_judge_by = ("loss", "accuracy")
 
     def __init__(self, stage: Stage, tokenizer: TextTokenizer):
         super().__init__(stage, tokenizer)
         self.next_sentence = stage.objective.next_sentence
         self.model_class = BertForPreTraining if self.next_sentence else BertForMaskedLM
 
-    def examples(self, table: Table) -> tuple[Examples, int]:
+    @classmethod
+    def read(
+        cls, spec: str, split: str, settings: DataSettings, *, labelled: bool = True, known_labels: Collection[str] = ()
+    ) -> Table:
+        return read_table(spec, split, settings, label_kind=None, running_text=True)
+
+    def examples(self, table: Table, *, training: bool = False) -> tuple[Examples, int]:
         """Windows of at most `max_length` tokens, [CLS] and [SEP] included; nothing is cut away."""
         if self.next_sentence:
             raise UserError(
@@ -60,6 +67,7 @@ class MaskedLM(Task):
         if not self.next_sentence:
             for unused in ("pool_positions", "example_weights"):
                 del batch[unused]
+        batch.pop("batch_places", None)
         return mask_tokens(
             batch,
             seed=seed,
@@ -103,12 +111,12 @@ class MaskedLM(Task):
             config, tokens=tokens, row_length=row_length, predictions=predictions, pooled=pooled, classes=2
         )
 
-    def evaluation_sums(self, model: Any, batch: DeviceBatch) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    def evaluate(self, model: Any, batch: DeviceBatch) -> Outputs:
         logits, follows = self._outputs(model, batch, None)
         sums = _sums(logits, batch["predict_labels"], batch["predict_weights"], "")
         if follows is not None:
             sums |= _sums(follows, batch["follows"], batch["example_weights"], "next_sentence_")
-        return sums, {}
+        return Outputs(sums)
 
     def metrics(self, sums: dict[str, float], outputs: dict[str, np.ndarray], examples: Examples) -> Metrics:
         """Loss (the sum of both, where there are two); perplexity and accuracy of masked tokens; of next sentences."""

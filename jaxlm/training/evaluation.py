@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxlm.data.loader import Batches
 from jaxlm.parallel.mesh import by_rows, fetch_rows, put_batch, replicated
 from jaxlm.tasks import Task
-from jaxlm.tasks.base import Metrics
+from jaxlm.tasks.base import Metrics, Outputs
 
 
 class Evaluator:
@@ -22,10 +22,10 @@ class Evaluator:
         self._mesh = mesh
         whole, rows = replicated(mesh), by_rows(mesh)
 
-        def step(params: Any, batch: dict[str, jax.Array]) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-            return task.evaluation_sums(nnx.merge(graphdef, params), batch)
+        def step(params: Any, batch: dict[str, jax.Array]) -> Outputs:
+            return task.evaluate(nnx.merge(graphdef, params), batch)
 
-        self._step = jax.jit(step, in_shardings=(whole, rows), out_shardings=(whole, rows))
+        self._step = jax.jit(step, in_shardings=(whole, rows), out_shardings=Outputs(whole, rows, rows))
 
     def _run(self, params: Any, batches: Batches, steps: int | None) -> Iterator[tuple[int, Any]]:
         """(step number, device results), one step behind the device so that it never waits for the host."""
@@ -41,25 +41,23 @@ class Evaluator:
     def outputs(
         self, params: Any, batches: Batches, *, steps: int | None = None
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """Added scalars, and collected arrays `[examples, ...]` in the order of the examples.
+        """Added scalars, and collected arrays `[examples, ...]` and `[tokens, ...]` in the order of the examples.
 
         `steps` limits how many batches are evaluated; the examples of the others then stay 0.
         """
         sums: dict[str, float] = {}
         collected: dict[str, np.ndarray] = {}
-        for number, (scalars, arrays) in self._run(params, batches, steps):
-            for name, value in scalars.items():
+        for number, found in self._run(params, batches, steps):
+            for name, value in found.sums.items():
                 sums[name] = sums.get(name, 0.0) + float(value)
-            if arrays:
-                indices, layout = batches.layout(number)
-            for name, value in arrays.items():
-                whole = fetch_rows(value)
-                if name not in collected:
-                    collected[name] = np.zeros((len(batches.examples), *whole.shape[2:]), whole.dtype)
-                collected[name][indices] = whole[layout.row, layout.slot]
+            for arrays, of_tokens in ((found.by_example, False), (found.by_token, True)):
+                for name, value in arrays.items():
+                    collected[name] = batches.collect(number, fetch_rows(value), of_tokens, collected.get(name))
         return sums, collected
 
-    def evaluate(self, params: Any, batches: Batches) -> Metrics:
-        """The task's metrics over all examples."""
+    def evaluate(self, params: Any, batches: Batches, *, calibrate: bool = False) -> Metrics:
+        """The task's metrics over all examples; `calibrate` first chooses on them what the task leaves to dev."""
         sums, outputs = self.outputs(params, batches)
+        if calibrate:
+            self._task.calibrate(outputs, batches.examples)
         return self._task.metrics(sums, outputs, batches.examples)

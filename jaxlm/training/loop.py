@@ -157,7 +157,7 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
 
     def evaluate(split: str) -> dict[str, Any]:
         with meter.paused():
-            metrics = evaluator.evaluate(state["params"], setup.batches[split])
+            metrics = evaluator.evaluate(state["params"], setup.batches[split], calibrate=split == "dev")
         if recorder:
             recorder.write(progress.step, split, metrics)
         listing = ", ".join(f"{key} {value:.4g}" for key, value in scalars(metrics).items())
@@ -215,7 +215,7 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
     if best is not None and (best != progress.step or "dev" not in results):
         with console.phase(f"restoring the best checkpoint, step {best}"):
             state, _ = checkpoints.restore(best, setup.abstract_state())
-        results["dev"] = evaluator.evaluate(state["params"], setup.batches["dev"])
+        results["dev"] = evaluator.evaluate(state["params"], setup.batches["dev"], calibrate=True)
     if "test" in setup.batches:
         results["test"] = evaluate("test")
     wall_s = earlier_wall_s + time.perf_counter() - started
@@ -243,7 +243,7 @@ def write_model(setup: Setup, params: Any, directory: Path, results: dict[str, A
     """Writes the model directory: weights, config, tokenizer, and a card that says what it is."""
     setup.tokenizer.save(directory, max_length=setup.config.data.max_length)
     write_model_card(directory, setup, results)
-    setup.task.model_class.save_params(directory, setup.bert_config, params)
+    setup.task.save(directory, setup.bert_config, params)
 
 
 def _judge(progress: Progress, score: float, task: Task, settings: TrainSettings) -> None:

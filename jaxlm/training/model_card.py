@@ -49,13 +49,9 @@ Started from: {config.model.init or "random weights"}{" (shape only)" if config.
 
 ## Use
 ```python
-from transformers import AutoTokenizer, {architecture}
-
-tokenizer = AutoTokenizer.from_pretrained("PATH_OF_THIS_DIRECTORY")
-model = {architecture}.from_pretrained("PATH_OF_THIS_DIRECTORY")
-logits = model(**tokenizer("A text.", truncation=True, return_tensors="pt")).logits
+{setup.task.usage()}
 ```
-{_jaxlm_use(architecture)}
+{_jaxlm_use(config.task)}
 ## Settings
 | setting | value |
 |---|---|
@@ -66,7 +62,7 @@ Made by jaxlm {jaxlm.__version__}: Python {platform.python_version()}, {versions
     write_atomically(directory / "README.md", text)
 
 
-def _jaxlm_use(architecture: str) -> str:
-    if architecture != "BertForSequenceClassification":
+def _jaxlm_use(task: str) -> str:
+    if task == "masked_lm":
         return ""
     return '\nOr: `python -m jaxlm predict PATH_OF_THIS_DIRECTORY --text "A text."`\n'

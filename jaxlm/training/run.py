@@ -10,7 +10,6 @@ from jax.sharding import Mesh
 
 from jaxlm.config import Config, fingerprint
 from jaxlm.console import Console, duration
-from jaxlm.data.sources import read_table
 from jaxlm.parallel.mesh import make_mesh
 from jaxlm.predict import Predictor
 from jaxlm.training.loop import train
@@ -118,34 +117,31 @@ def _report(config: Config, workdir: Path, summary: dict[str, Any], console: Con
         console.say(f"held-out accuracy, pre-trained:           {metrics['accuracy']:.3f}")
         console.say(f"held-out accuracy, without pre-training:  {scratch['accuracy']:.3f}")
         console.say(f"held-out accuracy, always the majority:   {metrics['majority_accuracy']:.3f}")
-    if config.task == "classification" and judged:
+    if config.task != "masked_lm" and judged:
         _show_predictions(config, workdir, judged, console)
     console.say(f"training took {duration(summary['train']['wall_s'])} "
                 f"({summary['train']['tokens_per_second']:.0f} tokens/s after compilation)")  # fmt: skip
     console.say(f"loss curve: {workdir / 'loss.png'}")
     console.say(f"model: {workdir / 'model'}")
-    if config.task == "classification":
+    if config.task != "masked_lm":
         console.say(f'next: python -m jaxlm predict {workdir / "model"} --text "a text of your own"')
     else:
         console.say(f"next: python -m jaxlm train configs/sst2.py --model.init {workdir / 'model'}")
 
 
 def _show_predictions(config: Config, workdir: Path, split: str, console: Console) -> None:
-    """Three held-out texts with what the model says of them."""
+    """Three held-out rows with what the model says of them."""
     predictor = Predictor(str(workdir / "model"), make_mesh(1))
     spec = str(getattr(config.data, split))
-    table = read_table(spec, split, config.data, labelled=True, known_labels=predictor.labels)
-    chosen = [len(table) * part // 4 for part in (1, 2, 3)]
-    texts = dataclasses.replace(
-        table,
-        texts=[table.texts[i] for i in chosen],
-        pairs=None if table.pairs is None else [table.pairs[i] for i in chosen],
-        places=[table.places[i] for i in chosen],
-    )
-    for index, prediction in zip(chosen, predictor.predict(texts), strict=True):
-        label = prediction["label"]
-        truth = (table.labels or [])[index]
-        verdict = "right" if truth == label else f"it is {truth}"
-        text = " ".join(table.texts[index].split())
-        shortened = text if len(text) <= 90 else text[:87] + "..."
-        console.say(f'  "{shortened}"\n    -> {label} ({prediction["probabilities"][label]:.2f}), {verdict}')
+    task = predictor.task
+    table = task.read(spec, split, config.data, known_labels=predictor.labels)
+    table = table.choose([len(table) * part // 4 for part in (1, 2, 3)])
+    for row, prediction in enumerate(predictor.predict(table)):
+        texts = [table.texts[row]] + ([] if table.pairs is None else [table.pairs[row]])
+        shown = " | ".join(_shortened(text) for text in texts)
+        console.say(f'  "{shown}"\n    -> {task.summary(prediction)}; {task.verdict(prediction, table, row)}')
+
+
+def _shortened(text: str, most: int = 90) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[: most - 3] + "..."

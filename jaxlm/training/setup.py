@@ -13,15 +13,14 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from jaxlm.config import Config, Stage
+from jaxlm.config import Config
 from jaxlm.data.loader import Batches, Examples, make_batches
-from jaxlm.data.sources import Table, read_table
+from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, hub
 from jaxlm.parallel.mesh import replicated
-from jaxlm.tasks import TASKS, Classification, Task
-from jaxlm.tasks.classification import label_names
+from jaxlm.tasks import TASKS, Task
 from jaxlm.training import checkpoint
 from jaxlm.training.corpora import open_corpora, row_batches, uses_prepared_data
 from jaxlm.training.optimizer import make_optimizer
@@ -109,25 +108,23 @@ def _from_tables(config: Config, mesh: Mesh, init: Path | None, given: BertConfi
     """Examples in memory."""
     if config.train.phases:
         raise UserError("train.phases need prepared data: python -m jaxlm prepare CONFIG --output DIRECTORY")
-    labelled = TASKS[config.task].labelled
+    kind = TASKS[config.task]
     tables: dict[str, Table] = {}
     for split in ("train", "dev", "test"):
         if (spec := getattr(config.data, split)) is not None:
-            known = tables["train"].labels or () if tables else ()
-            tables[split] = read_table(
-                spec, split, config.data, labelled=labelled, known_labels=set(known), running_text=not labelled
-            )
+            known = tables["train"].known_labels if tables else frozenset()
+            tables[split] = kind.read(spec, split, config.data, known_labels=known)
     tokenizer = _tokenizer(config, init, tables["train"])
     shape = _shape(config, given, tokenizer, config.data.max_length)
-    task = make_task(config, tokenizer, tables["train"], shape)
+    task = kind.for_training(config, tokenizer, tables["train"], shape)
     bert_config = task.configure(shape)
     notes: list[str] = []
     batches: dict[str, Any] = {}
     steps = 0
     for split, table in tables.items():
-        examples, truncated = task.examples(table)
+        examples, truncated = task.examples(table, training=split == "train")
         if split == "train":
-            per_epoch = -(-len(examples) // config.train.batch_size)
+            per_epoch = -(-examples.groups // config.train.batch_size)
             steps = config.train.steps or math.ceil(config.train.epochs * per_epoch - 1e-9)
         batches[split] = _batches(config, task, mesh, bert_config, examples, split, steps)
         notes.append(_note(split, examples, batches[split], truncated, table, config.data.max_length))
@@ -155,15 +152,6 @@ def compute_dtype(setting: str) -> Any:
     if setting == "auto":
         return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
     return jnp.dtype(setting)
-
-
-def make_task(stage: Stage, tokenizer: TextTokenizer, train: Table, shape: BertConfig) -> Task:
-    """The task of a training table; labels keep the order of the model's own, where it knows exactly these."""
-    if stage.task != "classification":
-        return TASKS[stage.task](stage, tokenizer)
-    labels = label_names(train)
-    own = list(shape.id2label.values())
-    return Classification(stage, tokenizer, own if sorted(own) == sorted(labels) else labels)
 
 
 def _tokenizer(config: Config, init: Path | None, train: Table) -> TextTokenizer:
@@ -210,7 +198,7 @@ def _batches(
     micro_batches = config.train.micro_batches if training else 1
     return make_batches(
         examples,
-        batch_size=config.train.batch_size if training else min(config.train.eval_batch_size, len(examples)),
+        batch_size=config.train.batch_size if training else min(config.train.eval_batch_size, examples.groups),
         steps=steps if training else None,
         seed=config.seed if training else None,
         row_length=config.data.row_length,
@@ -227,7 +215,7 @@ def _note(split: str, examples: Examples, batches: Batches, truncated: int, tabl
     tokens = int(examples.offsets[-1])
     lengths = np.sort(examples.lengths)
     parts = [
-        f"{split}: {len(examples)} examples, {tokens} tokens "
+        f"{split}: {examples.groups} examples, {tokens} tokens "
         f"(median {lengths[len(lengths) // 2]}, longest {lengths[-1]})",
         f"rows of {batches.row_length}, {batches.rows} a step",
     ]

@@ -35,7 +35,6 @@ def run(arguments: list[str]) -> int:
     check_output(args.output)
     start_jax(sys.stderr)
 
-    from jaxlm.data.sources import read_table
     from jaxlm.models.hub import write_atomically
     from jaxlm.parallel.mesh import make_mesh
     from jaxlm.predict import Predictor
@@ -44,9 +43,7 @@ def run(arguments: list[str]) -> int:
         args.model, make_mesh(args.mesh.devices), batch_size=args.batch_size, max_length=args.data.max_length or None,
         bad_rows=args.data.bad_rows,
     )  # fmt: skip
-    table = read_table(
-        args.data.test, "test", args.data, labelled=predictor.task.labelled, known_labels=predictor.labels
-    )
+    table = predictor.task.read(args.data.test, "test", args.data, known_labels=predictor.labels)
     metrics, truncated = predictor.evaluate(table)
     for name, value in metrics.items():
         if isinstance(value, (int, float)):
@@ -57,8 +54,10 @@ def run(arguments: list[str]) -> int:
         for name, row in metrics["per_class"].items():
             numbers = f"{row['precision']:9.4f}  {row['recall']:6.4f}  {row['f1']:6.4f}  {row['support']:7d}"
             print(f"{name:{width}}  {numbers}")
+    if "confusion" in metrics:
+        names = list(metrics["per_class"])
         print("\nconfusion matrix (a row is a true class, a column a predicted one)")
-        for name, counts in zip(metrics["per_class"], metrics["confusion"], strict=True):
+        for name, counts in zip(names, metrics["confusion"], strict=True):
             print(f"{name:{width}}  " + " ".join(f"{count:6d}" for count in counts))
     if truncated:
         print(f"\n{truncated} texts were cut to {predictor.max_length} tokens")

@@ -22,6 +22,8 @@ class Arguments:
     """Hub name or directory of the model."""
     text: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """A text; may be given again and again."""
+    text_pair: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """The second text of a pair, one for each --text."""
     input: str | None = None
     """A file of texts: txt (one a line), csv, tsv, jsonl or parquet, plain, .gz or .xz. Without it: standard input."""
     output: str | None = None
@@ -38,23 +40,28 @@ def run(arguments: list[str]) -> int:
         raise UserError("pass --text or --input, not both")
     if args.input and not Path(args.input).is_file():
         raise UserError(f"--input {args.input}: no such file")
+    if args.text_pair and len(args.text_pair) != len(args.text):
+        raise UserError(f"{len(args.text)} --text and {len(args.text_pair)} --text_pair; each text needs its own")
+    if not all(text.strip() for text in (*args.text, *args.text_pair)):
+        raise UserError("a --text is empty")
     check_batch_size(args.batch_size)
     check_output(args.output)
     start_jax(sys.stderr)
 
-    from jaxlm.data.sources import read_table, table_of_texts
     from jaxlm.models.hub import write_atomically
     from jaxlm.parallel.mesh import make_mesh
     from jaxlm.predict import Predictor
 
-    if not args.input:
-        texts = list(args.text) or sys.stdin.buffer.read().split(b"\n")
-        table = table_of_texts("--text" if args.text else "standard input", texts, args.data)
+    texts = () if args.input else args.text or sys.stdin.buffer.read().split(b"\n")
     predictor = Predictor(
         args.model, make_mesh(args.mesh.devices), batch_size=args.batch_size, max_length=args.data.max_length or None
     )
+    task = predictor.task
     if args.input:
-        table = read_table(args.input, "test", args.data, labelled=False, known_labels=predictor.labels)
+        table = task.read(args.input, "test", args.data, labelled=False, known_labels=predictor.labels)
+    else:
+        source = "--text" if args.text else "standard input"
+        table = task.from_texts(source, texts, args.text_pair or None, args.data)
     lines = [json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in predictor.predict(table)]
     if args.output:
         write_atomically(Path(args.output), "".join(lines))

@@ -8,14 +8,14 @@ import pyarrow.parquet
 import pytest
 
 from jaxlm.config import DataSettings
-from jaxlm.data.sources import Table, read_table, table_of_texts
+from jaxlm.data.sources import LabelKind, Table, read_table, table_of_texts
 from jaxlm.errors import UserError
 
 ROWS = [("a fine day", "good"), ('he said "no", twice', "bad"), ("日本語 text", "good")]
 
 
-def read(path: Path, labelled: bool = True, **settings: str) -> Table:
-    return read_table(str(path), "train", DataSettings(**settings), labelled=labelled)
+def read(path: Path, kind: LabelKind | None = "class", split: str = "train", **settings: str) -> Table:
+    return read_table(str(path), split, DataSettings(**settings), label_kind=kind)
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -69,7 +69,7 @@ def test_columns_are_chosen_by_name_or_position(tmp_path: Path) -> None:
 
 
 def test_a_txt_file_is_one_text_a_line(tmp_path: Path) -> None:
-    assert read(write(tmp_path / "a.txt", "one\ntwo words\n"), labelled=False).texts == ["one", "two words"]
+    assert read(write(tmp_path / "a.txt", "one\ntwo words\n"), kind=None).texts == ["one", "two words"]
 
 
 BAD = {
@@ -130,7 +130,7 @@ def test_an_unknown_column_is_answered_with_those_there_are(tmp_path: Path) -> N
 
 def test_an_unknown_scheme_is_answered_with_those_there_are() -> None:
     with pytest.raises(UserError, match="tfds:, hf:, docs:"):
-        read_table("s3:bucket", "train", DataSettings(), labelled=True)
+        read_table("s3:bucket", "train", DataSettings(), label_kind="class")
 
 
 def test_texts_of_a_stream_keep_their_order_and_bad_ones_are_named() -> None:
@@ -143,7 +143,7 @@ def test_texts_of_a_stream_keep_their_order_and_bad_ones_are_named() -> None:
 
 def test_blank_lines_part_the_paragraphs_of_a_corpus_and_are_no_texts(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "one\n\n  \ntwo words\n")
-    table = read_table(str(path), "train", DataSettings(), labelled=False, running_text=True)
+    table = read_table(str(path), "train", DataSettings(), label_kind=None, running_text=True)
     assert table.texts == ["one", "two words"]
     with pytest.raises(UserError, match="line 2: empty text"):
-        read(path, labelled=False)
+        read(path, kind=None)

@@ -44,8 +44,8 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("prepared")
 def test_a_tfds_set_is_read_with_its_own_label_names_and_without_tensorflow() -> None:
-    train = read_table("tfds:tiny_reviews", "train", DataSettings(), labelled=True)
-    dev = read_table("tfds:tiny_reviews", "dev", DataSettings(), labelled=True)
+    train = read_table("tfds:tiny_reviews", "train", DataSettings(), label_kind="class")
+    dev = read_table("tfds:tiny_reviews", "dev", DataSettings(), label_kind="class")
     assert sorted(zip(train.texts, train.labels or [], strict=True)) == [
         ("bad", "negative"),
         ("good ünd fine", "positive"),
@@ -58,8 +58,8 @@ def test_a_tfds_set_is_read_with_its_own_label_names_and_without_tensorflow() ->
 
 @pytest.mark.usefixtures("prepared")
 def test_a_split_is_chosen_and_a_missing_one_answered_with_those_there_are() -> None:
-    assert len(read_table("tfds:tiny_reviews:validation", "train", DataSettings(), labelled=True)) == 2
+    assert len(read_table("tfds:tiny_reviews:validation", "train", DataSettings(), label_kind="class")) == 2
     with pytest.raises(UserError, match=r"has no split 'nosuch'; it has train, validation"):
-        read_table("tfds:tiny_reviews:nosuch", "train", DataSettings(), labelled=True)
+        read_table("tfds:tiny_reviews:nosuch", "train", DataSettings(), label_kind="class")
     with pytest.raises(UserError, match="has no test split"):
-        read_table("tfds:tiny_reviews", "test", DataSettings(), labelled=True)
+        read_table("tfds:tiny_reviews", "test", DataSettings(), label_kind="class")

@@ -48,7 +48,7 @@ def test_loss_and_metrics_count_masked_tokens_alone(task: MaskedLM) -> None:
     expected = torch.nn.functional.cross_entropy(torch.tensor(logits[real]), torch.tensor(labels[real])).item()
     loss, weight = task.loss_sums(model, batch, None), task.loss_weights(batch)
     assert float(loss) / float(weight) == pytest.approx(expected, rel=1e-6)
-    sums, _ = task.evaluation_sums(model, batch)
+    sums = task.evaluate(model, batch).sums
     examples, _ = task.examples(Table("file", TEXTS, None, None, [""] * 3))
     metrics = task.metrics({name: float(value) for name, value in sums.items()}, {}, examples)
     assert metrics["loss"] == pytest.approx(expected, rel=1e-6)

@@ -144,7 +144,7 @@ def test_the_saved_model_is_the_one_with_the_best_score(config: Config, tmp_path
 def _table(setup: Setup) -> Any:
     from jaxlm.data.sources import read_table
 
-    return read_table(str(setup.config.data.dev), "dev", setup.config.data, labelled=True)
+    return read_table(str(setup.config.data.dev), "dev", setup.config.data, label_kind="class")
 
 
 def test_patience_ends_a_run_that_no_longer_gains(config: Config, tmp_path: Path) -> None:
