@@ -3,7 +3,6 @@
 Nothing depends on where an example lies, so that a packed batch is masked as the same examples unpacked are.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -22,8 +21,9 @@ class Vocabulary(NamedTuple):
     continues: np.ndarray  # [size] bool: the token continues a word ("##ing")
 
 
-def most_predictions(row_length: int, slots: int, settings: ObjectiveSettings) -> int:
-    """Places for targets that a row of `row_length` tokens and at most `slots` examples needs.
+def most_predictions(row_length: int, slots: int, settings: ObjectiveSettings, specials: int = 0) -> int:
+    """Places for targets that a row of `row_length` tokens and at most `slots` examples needs, whatever their number;
+    `specials` of each example's tokens are never chosen.
 
     That is the row's quota and four standard deviations of its rounding. Each example's is at most half of the word
     that reaches the quota: of one token, or of two, as words are taken to have (spans are cut between words). Of single
@@ -31,10 +31,13 @@ def most_predictions(row_length: int, slots: int, settings: ObjectiveSettings) -
     there is no such bound, since any may be long: at most 1 row in 15,000 of English text loses one with BERT's
     vocabulary or one of 8,192, 1 in 2,000 with one of 1,500 (1.4 tokens a word).
     """
-    quota = settings.mask_rate * row_length
+    examples = np.arange(1, slots + 1)
+    quota = settings.mask_rate * np.maximum(row_length - specials * examples, 0)
     if settings.mask_unit == "token":
-        return min(row_length, math.ceil(quota + 2 * math.sqrt(slots)), math.ceil(quota) + slots - 1)
-    return min(row_length, math.ceil(quota + 4 * math.sqrt(slots)))
+        needed = np.minimum(np.ceil(quota + 2 * np.sqrt(examples)), np.ceil(quota) + examples - 1)
+    else:
+        needed = np.ceil(quota + 4 * np.sqrt(examples))
+    return min(row_length, int(needed.max()))
 
 
 def mask_tokens(

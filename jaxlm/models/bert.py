@@ -4,6 +4,7 @@ Parameters are float32; `dtype` is what the matrix products compute in. Softmax 
 Every module is a pure function of its arguments: dropout happens where a dropout site is passed, and only there.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -14,9 +15,10 @@ from jaxlm.models.attention import attend, gather_tokens, segment_mask
 from jaxlm.models.config import BertConfig
 from jaxlm.models.dropout import DropoutSite, DropoutSites, dropout_tokens
 from jaxlm.models.hub import PretrainedModel
+from jaxlm.models.products import affine
 
 ACTIVATION_FUNCTIONS = {
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu": lambda x: x * 0.5 * (1 + jax.lax.erf(x * math.sqrt(0.5))),  # jax.nn.gelu takes erfc, a third slower on CPU
     "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
     "relu": jax.nn.relu,
 }
@@ -31,7 +33,7 @@ class Linear(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return x.astype(self.dtype) @ self.kernel[...].astype(self.dtype) + self.bias[...].astype(self.dtype)
+        return affine(x.astype(self.dtype), self.kernel[...], self.bias[...])
 
 
 class LayerNorm(nnx.Module):
@@ -101,10 +103,10 @@ class SelfAttention(nnx.Module):
     ) -> jax.Array:
         """`tokens [rows, n]`: compute these tokens' outputs only, `[rows, n, hidden]`; they still see the whole row."""
         hidden = x.shape[-1]
-        kernel, bias = self.qkv_kernel[...].astype(self.dtype), self.qkv_bias[...].astype(self.dtype)
+        kernel, bias = self.qkv_kernel[...], self.qkv_bias[...]
 
         def project(x: jax.Array, parts: slice) -> jax.Array:
-            projected = x @ kernel[:, parts].reshape(hidden, -1) + bias[parts].reshape(-1)
+            projected = affine(x, kernel[:, parts].reshape(hidden, -1), bias[parts].reshape(-1))
             return projected.reshape(*x.shape[:2], *bias[parts].shape)
 
         key_positions = None if weights_site is None else weights_site.positions

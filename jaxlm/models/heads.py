@@ -11,6 +11,7 @@ from jaxlm.models.bert import ACTIVATION_FUNCTIONS, BertModel, Inputs, LayerNorm
 from jaxlm.models.config import BertConfig
 from jaxlm.models.dropout import dropout_tokens
 from jaxlm.models.hub import PretrainedModel
+from jaxlm.models.products import decoder_cross_entropy
 
 
 class MlmHead(nnx.Module):
@@ -23,9 +24,18 @@ class MlmHead(nnx.Module):
         self.activation = config.hidden_act
         self.dtype = dtype
 
+    def _features(self, hidden: jax.Array) -> jax.Array:
+        return self.norm(ACTIVATION_FUNCTIONS[self.activation](self.transform(hidden)))
+
+    def losses(self, hidden: jax.Array, word_embeddings: jax.Array, labels: jax.Array) -> jax.Array:
+        """The cross-entropy of each token with its label, float32 `[...]`: what training needs of the logits."""
+        x = self._features(hidden)
+        losses = decoder_cross_entropy(x.reshape(-1, x.shape[-1]), word_embeddings, self.bias[...], labels.reshape(-1))
+        return losses.reshape(labels.shape)
+
     def __call__(self, hidden: jax.Array, word_embeddings: jax.Array) -> jax.Array:
         """`hidden [..., hidden]` to float32 logits `[..., vocabulary]`."""
-        x = self.norm(ACTIVATION_FUNCTIONS[self.activation](self.transform(hidden)))
+        x = self._features(hidden)
         logits = jnp.einsum("...h,vh->...v", x, word_embeddings.astype(self.dtype), preferred_element_type=jnp.float32)
         return logits + self.bias[...]
 
@@ -44,9 +54,18 @@ class MaskedLMOutput(NamedTuple):
     logits: jax.Array  # [rows, length, vocabulary], or [rows, n, vocabulary] with predict_positions
 
 
+class MaskedLMLosses(NamedTuple):
+    losses: jax.Array  # [rows, n]: the cross-entropy of each label
+
+
 class PreTrainingOutput(NamedTuple):
     prediction_logits: jax.Array  # as MaskedLMOutput.logits
     seq_relationship_logits: jax.Array  # [rows, 2] or [rows, n, 2]; index 0: the second text follows the first
+
+
+class PreTrainingLosses(NamedTuple):
+    prediction_losses: jax.Array  # as MaskedLMLosses.losses
+    seq_relationship_logits: jax.Array  # as PreTrainingOutput's
 
 
 class SequenceClassifierOutput(NamedTuple):
@@ -79,14 +98,21 @@ class BertForMaskedLM(PretrainedModel):
         segment_ids: jax.Array | None = None,
         *,
         predict_positions: jax.Array | None = None,
+        predict_labels: jax.Array | None = None,
         example_ids: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
-    ) -> MaskedLMOutput:
-        """`predict_positions [rows, n]`: compute logits for these tokens only (the head is a fifth of the cost)."""
+    ) -> MaskedLMOutput | MaskedLMLosses:
+        """`predict_positions [rows, n]`: compute logits for these tokens only (the head is a fifth of the cost).
+
+        `predict_labels [rows, n]`: compute the losses of these tokens instead of their logits.
+        """
         inputs = Inputs.fill(self.config, input_ids, attention_mask, token_type_ids,
                              position_ids, segment_ids, example_ids, dropout_key)  # fmt: skip
         hidden = self.bert.encode(inputs, predict_positions)
-        return MaskedLMOutput(self.mlm(hidden, self.bert.embeddings.word[...]))
+        words = self.bert.embeddings.word[...]
+        if predict_labels is not None:
+            return MaskedLMLosses(self.mlm.losses(hidden, words, predict_labels))
+        return MaskedLMOutput(self.mlm(hidden, words))
 
 
 class BertForPreTraining(PretrainedModel):
@@ -108,10 +134,11 @@ class BertForPreTraining(PretrainedModel):
         *,
         pool_positions: jax.Array | None = None,
         predict_positions: jax.Array | None = None,
+        predict_labels: jax.Array | None = None,
         example_ids: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
-    ) -> PreTrainingOutput:
-        """See `BertModel` for the inputs and `BertForMaskedLM` for `predict_positions`."""
+    ) -> PreTrainingOutput | PreTrainingLosses:
+        """See `BertModel` for the inputs and `BertForMaskedLM` for `predict_positions` and `predict_labels`."""
         inputs = Inputs.fill(self.config, input_ids, attention_mask, token_type_ids,
                              position_ids, segment_ids, example_ids, dropout_key)  # fmt: skip
         first = first_tokens(inputs, pool_positions)
@@ -122,9 +149,11 @@ class BertForPreTraining(PretrainedModel):
             hidden = self.bert.encode(inputs, jnp.concatenate([first, predict_positions], axis=1))
             pooled, predicted = hidden[:, : first.shape[1]], hidden[:, first.shape[1] :]
         follows = self.next_sentence(self.bert.pool(pooled)).astype(jnp.float32)
-        return PreTrainingOutput(
-            self.mlm(predicted, self.bert.embeddings.word[...]), follows[:, 0] if pool_positions is None else follows
-        )
+        follows = follows[:, 0] if pool_positions is None else follows
+        words = self.bert.embeddings.word[...]
+        if predict_labels is not None:
+            return PreTrainingLosses(self.mlm.losses(predicted, words, predict_labels), follows)
+        return PreTrainingOutput(self.mlm(predicted, words), follows)
 
 
 class BertForSequenceClassification(PretrainedModel):

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -162,20 +161,6 @@ def _some(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Writes a file so that a reader, or a crash, sees the old content or the new, never a part."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-
-
 class PretrainedModel(nnx.Module):
     """What all models share: reading from and writing to model directories."""
 
@@ -266,5 +251,10 @@ class PretrainedModel(nnx.Module):
                 tensors[name.removeprefix(cls._prefix)] = np.ascontiguousarray(tensor)
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        write_atomically(directory / "model.safetensors", save(tensors, metadata={"format": "pt"}))
-        write_atomically(directory / "config.json", config.to_json(cls.__name__))
+        for name, content in (
+            ("model.safetensors", save(tensors, metadata={"format": "pt"})),
+            ("config.json", config.to_json(cls.__name__).encode()),
+        ):
+            partial = directory / f".{name}.partial"  # a reader, or a crash, sees the old file or the new
+            partial.write_bytes(content)
+            os.replace(partial, directory / name)

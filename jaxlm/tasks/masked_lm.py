@@ -1,7 +1,7 @@
 """Masked language modelling, with or without next-sentence prediction: pre-training on plain text."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ import optax
 from jaxlm.config import DataSettings, Stage
 from jaxlm.data.loader import Batch, Examples
 from jaxlm.data.masking import mask_tokens, most_predictions
+from jaxlm.data.rows import specials
 from jaxlm.data.sources import Table, read_table
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
@@ -21,7 +22,10 @@ from jaxlm.training.flops import train_flops
 
 
 class MaskedLM(Task):
-    """`BertForMaskedLM`, or `BertForPreTraining`; documents are cut into windows, and no two see each other."""
+    """`BertForMaskedLM`, or `BertForPreTraining`; documents are cut into windows, and no two see each other.
+
+    Its predictions are the likeliest tokens for each [MASK] of a text.
+    """
 
     name = "masked_lm"
     label_kind = None
@@ -31,6 +35,7 @@ class MaskedLM(Task):
         super().__init__(stage, tokenizer)
         self.next_sentence = stage.objective.next_sentence
         self.model_class = BertForPreTraining if self.next_sentence else BertForMaskedLM
+        self.top_k = 5  # tokens that a prediction names
 
     @classmethod
     def read(
@@ -61,7 +66,37 @@ class MaskedLM(Task):
         tokens = np.concatenate(windows).astype(np.int32)
         return Examples(tokens, np.zeros(len(tokens), np.int8), offsets, {}, places, table.source), 0
 
+    def examples_to_predict(self, table: Table) -> tuple[Examples, int]:
+        """Whole texts, with `mask_offsets [examples, most]`: where each [MASK] lies, -1 for none.
+
+        Raises:
+          UserError: a text has no [MASK], or is longer than the model reads.
+        """
+        longest, mask = self.stage.data.max_length, self.tokenizer.special_ids["mask"]
+        encoded = self.tokenizer.encode(table.texts, max_length=longest + 1)  # one more shows that a text is too long
+        lengths = np.diff(encoded.offsets)
+        masked = np.flatnonzero(encoded.input_ids == mask)
+        example = np.searchsorted(encoded.offsets, masked, side="right") - 1
+        counts = np.bincount(example, minlength=len(table))
+        for wrong, problem in (
+            (lengths > longest, f"the text has more than the {longest} tokens that the model reads"),
+            (counts == 0, f"there is no {self.tokenizer.token(mask)} in the text"),
+        ):
+            if wrong.any():
+                row = int(np.argmax(wrong))
+                raise UserError(f"{table.source}, {table.places[row]}: {problem}: {table.texts[row][:60]!r}")
+        offsets = np.full((len(table), counts.max()), -1, np.int32)
+        offsets[example, np.arange(len(masked)) - (np.cumsum(counts) - counts)[example]] = (
+            masked - encoded.offsets[example]
+        )
+        return Examples(
+            encoded.input_ids, encoded.token_type_ids, encoded.offsets, {"mask_offsets": offsets}, table.places,
+            table.source, records=table,
+        ), 0  # fmt: skip
+
     def finish(self, batch: Batch, seed: int, step: int) -> Batch:
+        if "mask_offsets" in batch:
+            return batch
         objective = self.stage.objective
         slots = batch.pop("slot_examples").shape[1]
         if not self.next_sentence:
@@ -73,32 +108,37 @@ class MaskedLM(Task):
             seed=seed,
             step=step,
             settings=objective,
-            predictions=most_predictions(batch["input_ids"].shape[1], slots, objective),
+            predictions=most_predictions(batch["input_ids"].shape[1], slots, objective, specials(self.next_sentence)),
             vocabulary=self.tokenizer.vocabulary,
         )
 
-    def _outputs(self, model: Any, batch: DeviceBatch, dropout_key: jax.Array | None) -> tuple[jax.Array, Any]:
-        """Logits of the masked tokens, and of what follows (None without next-sentence prediction)."""
+    def _outputs(
+        self, model: Any, batch: DeviceBatch, dropout_key: jax.Array | None, labels: jax.Array | None = None
+    ) -> tuple[jax.Array, Any]:
+        """Logits of the masked tokens, or with `labels` their losses; and logits of what follows (None without
+        next-sentence prediction)."""
         inputs = {
             "token_type_ids": batch["token_type_ids"],
             "position_ids": batch["positions"],
             "segment_ids": batch["segment_ids"],
             "predict_positions": batch["predict_positions"],
+            "predict_labels": labels,
             "example_ids": batch["example_ids"],
             "dropout_key": dropout_key,
         }
         if not self.next_sentence:
-            return model(batch["input_ids"], **inputs).logits, None
+            output = model(batch["input_ids"], **inputs)
+            return output.logits if labels is None else output.losses, None
         output = model(batch["input_ids"], pool_positions=batch["pool_positions"], **inputs)
-        return output.prediction_logits, output.seq_relationship_logits
+        predicted = output.prediction_logits if labels is None else output.prediction_losses
+        return predicted, output.seq_relationship_logits
 
     def loss_weights(self, batch: DeviceBatch) -> jax.Array:
         masked = batch["predict_weights"].sum()
         return jnp.stack([masked, batch["example_weights"].sum()]) if self.next_sentence else masked
 
     def loss_sums(self, model: Any, batch: DeviceBatch, dropout_key: jax.Array | None) -> jax.Array:
-        logits, follows = self._outputs(model, batch, dropout_key)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["predict_labels"])
+        losses, follows = self._outputs(model, batch, dropout_key, batch["predict_labels"])
         masked = (losses * batch["predict_weights"]).sum()
         if follows is None:
             return masked
@@ -112,6 +152,8 @@ class MaskedLM(Task):
         )
 
     def evaluate(self, model: Any, batch: DeviceBatch) -> Outputs:
+        if "mask_offsets" in batch:
+            return Outputs(by_example=self._fill(model, batch))
         logits, follows = self._outputs(model, batch, None)
         sums = _sums(logits, batch["predict_labels"], batch["predict_weights"], "")
         if follows is not None:
@@ -134,6 +176,32 @@ class MaskedLM(Task):
             metrics["next_sentence_accuracy"] = sums["next_sentence_right"] / pairs
             metrics["loss"] += sums["next_sentence_loss"] / pairs
         return metrics
+
+    def _fill(self, model: Any, batch: DeviceBatch) -> dict[str, jax.Array]:
+        """The `top_k` likeliest tokens of each mask, and their probabilities: `[rows, slots, most, top_k]`."""
+        offsets = batch["mask_offsets"]
+        places = (batch["pool_positions"][..., None] + jnp.maximum(offsets, 0)).reshape(len(offsets), -1)
+        logits, _ = self._outputs(model, batch | {"predict_positions": places}, None)
+        shape = (*offsets.shape, -1)
+        probabilities, tokens = jax.lax.top_k(jax.nn.softmax(logits, axis=-1), min(self.top_k, logits.shape[-1]))
+        return {"probabilities": probabilities.reshape(shape), "tokens": tokens.reshape(shape)}
+
+    def predictions(self, outputs: dict[str, np.ndarray], examples: Examples) -> Iterator[dict[str, Any]]:
+        """`{"text": "Paris is the [MASK].", "masks": [[{"token": "capital", "probability": 0.99}, ...], ...]}`."""
+        counts = (examples.targets["mask_offsets"] >= 0).sum(1)
+        for row, text in enumerate(examples.records.texts):
+            yield {
+                "text": text,
+                "masks": [
+                    [
+                        {"token": self.tokenizer.token(int(token)), "probability": float(probability)}
+                        for token, probability in zip(
+                            outputs["tokens"][row, mask], outputs["probabilities"][row, mask], strict=True
+                        )
+                    ]
+                    for mask in range(counts[row])
+                ],
+            }
 
     def description(self) -> str:
         return "Predicts masked words: an encoder to be fine-tuned."

@@ -105,6 +105,15 @@ def test_logits_at_predict_positions_are_those_of_the_whole_rows(class_name: str
     assert relative_error(found, np.take_along_axis(np.asarray(whole), chosen[..., None], axis=1)) < 1e-5
 
 
+@pytest.mark.parametrize("class_name", ["BertForMaskedLM", "BertForPreTraining"])
+def test_losses_are_the_cross_entropies_of_the_logits(class_name: str, checkpoints: Checkpoints) -> None:
+    model, arrays = checkpoints.model(class_name), batch("erf", padded=True)
+    chosen, labels = np.array([[11, 3, 3], [0, 6, 2], [1, 0, 1]]), np.array([[5, 6, 7], [60, 0, 1], [2, 3, 4]])
+    logits = outputs(model, **arrays, predict_positions=chosen)[0]
+    found = outputs(model, **arrays, predict_positions=chosen, predict_labels=labels)
+    np.testing.assert_allclose(found[0], cross_entropy(logits, labels), rtol=1e-5)
+
+
 def test_a_padded_batch_gives_each_text_its_own_class(checkpoints: Checkpoints) -> None:
     model, arrays = checkpoints.model("BertForSequenceClassification"), batch("erf", padded=True)
     together = outputs(model, **arrays)

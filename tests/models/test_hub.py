@@ -26,7 +26,7 @@ from jaxlm.models import (
     BertModel,
     CheckpointError,
 )
-from jaxlm.models.hub import PretrainedModel, read_tensors, resolve, write_atomically
+from jaxlm.models.hub import PretrainedModel, read_tensors, resolve
 
 from .conftest import Checkpoints
 from .reference import (
@@ -150,20 +150,6 @@ def test_a_save_replaces_the_one_before_and_leaves_nothing_else(checkpoints: Che
     checkpoints.model("BertModel", "tanh").save_pretrained(tmp_path)
     assert BertModel.from_pretrained(tmp_path).config == SHAPES["tanh"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_atomically(tmp_path / "file", "old")
-
-    def fail(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(tmp_path / "file", b"new")
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "old")]
 
 
 # Names and layouts

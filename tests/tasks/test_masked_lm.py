@@ -9,7 +9,7 @@ import torch
 from jaxlm.config import Config, DataSettings
 from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
-from jaxlm.models import MaskedLMOutput
+from jaxlm.models import MaskedLMLosses, MaskedLMOutput
 from jaxlm.tasks.masked_lm import MaskedLM
 
 TEXTS = ["a b c d e f g h i j k l", "m n", "o p q"]
@@ -41,8 +41,15 @@ def test_loss_and_metrics_count_masked_tokens_alone(task: MaskedLM) -> None:
     batch = {name: jnp.zeros((2, 8), jnp.int32) for name in names}
     batch |= {"predict_labels": jnp.asarray(labels), "predict_weights": jnp.asarray(weights)}
 
-    def model(*_: jax.Array, **__: jax.Array) -> MaskedLMOutput:
-        return MaskedLMOutput(jnp.asarray(logits))
+    def model(
+        *_: jax.Array, predict_labels: jax.Array | None = None, **__: jax.Array
+    ) -> MaskedLMOutput | MaskedLMLosses:
+        if predict_labels is None:
+            return MaskedLMOutput(jnp.asarray(logits))
+        losses = torch.nn.functional.cross_entropy(
+            torch.tensor(logits).flatten(0, 1), torch.tensor(labels).flatten(), reduction="none"
+        )
+        return MaskedLMLosses(jnp.asarray(losses.numpy()).reshape(2, 3))
 
     real = weights > 0
     expected = torch.nn.functional.cross_entropy(torch.tensor(logits[real]), torch.tensor(labels[real])).item()
