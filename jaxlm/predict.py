@@ -77,7 +77,7 @@ class Predictor:
 
     def predict(self, table: Table) -> Iterator[dict[str, Any]]:
         """One prediction for each row of a table, in order."""
-        examples, _ = self.task.examples(dataclasses.replace(table, labels=None))
+        examples, _ = self.task.examples_to_predict(dataclasses.replace(table, labels=None))
         _, outputs = self._outputs(examples)
         yield from self.task.predictions(outputs, examples)
 

@@ -8,6 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from jaxlm.config import DataSettings
 from jaxlm.data import rows
 from jaxlm.data.corpus import Piece, Reader, sections
@@ -42,28 +44,38 @@ class Packer:
     def pack(self, pieces: list[Piece]) -> Packed:
         """Tokenises pieces, deals them to train and validation, cuts them into windows and packs these."""
         reader = Reader(self._sources, self._settings)
-        tokens: Counter[str] = Counter()
+        texts: list[str] = []
+        of: list[tuple[int, int]] = []  # document and piece of each section
         documents: Counter[str] = Counter()
-        found: dict[Target, list[Windows]] = {}
+        splits: list[str] = []
         for piece in pieces:
-            text = reader.text(piece)
-            if text is None:
+            if (text := reader.text(piece)) is None:
                 continue
-            before = dict.fromkeys(self._lengths, 0)  # windows of the piece so far
             for number, section in enumerate(sections(text)):
-                split = self._split(section)
-                ids = self._tokenizer.tokenize_text(section)
-                tokens[split] += len(ids)
-                documents[split] += piece.piece == 0 and number == 0
-                for length in self._lengths:
-                    about = rows.cut(ids, length - self._special, piece.document, piece.piece, before[length])
-                    before[length] += len(about)
-                    found.setdefault((split, length), []).append(Windows(about, ids))
+                texts.append(section)
+                of.append((piece.document, piece.piece))
+                splits.append(self._split(section))
+                documents[splits[-1]] += piece.piece == 0 and number == 0
+        ids = self._tokenizer.tokenize_texts(texts)
+        dtype = self._tokenizer.token_dtype
+        lengths = np.array([len(part) for part in ids], np.int64) // dtype.itemsize
+        document, piece_number = np.array(of, np.int64).reshape(-1, 2).T
+        tokens: Counter[str] = Counter()
         records, count, most, left = {}, {}, {}, {}
-        for target, parts in found.items():
-            windows = Windows.join(parts)
-            count[target] = len(windows.about)
-            records[target], most[target], left[target] = rows.pack(windows, target[1], self._special, _LEAST_FILL)
+        for length in self._lengths:
+            about, section_of = rows.cut(lengths, length - self._special, document, piece_number)
+            for split in dict.fromkeys(splits):
+                chosen = np.array([name == split for name in splits])
+                windows = Windows(
+                    about[chosen[section_of]],
+                    np.frombuffer(
+                        b"".join(part for part, name in zip(ids, splits, strict=True) if name == split), dtype
+                    ),
+                )
+                tokens[split] = len(windows.tokens)
+                target = (split, length)
+                count[target] = len(windows.about)
+                records[target], most[target], left[target] = rows.pack(windows, length, self._special, _LEAST_FILL)
         return Packed(records, count, most, left, reader.counts, reader.dropped, tokens, documents)
 
     def _split(self, section: str) -> str:

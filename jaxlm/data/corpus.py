@@ -173,6 +173,7 @@ class Reader:
 
     def __init__(self, sources: list[str], settings: DataSettings):
         self._sources, self._settings = sources, settings
+        self._is_jsonl = [not is_scheme(s) and files.data_format(Path(s)) == ".jsonl" for s in sources]
         self.counts: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
 
@@ -187,7 +188,7 @@ class Reader:
             text = content
         else:
             text = self._decoded(content, piece, strict)
-            if files.data_format(Path(self._sources[piece.source])) == ".jsonl":
+            if self._is_jsonl[piece.source]:
                 if not text.strip():
                     return None
                 try:

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxlm.atomic import write_atomically
 from jaxlm.config import Config
 from jaxlm.console import Console, duration
 from jaxlm.data import chunks, corpus, rows
@@ -88,7 +89,6 @@ def prepare(
     Raises:
       UserError: the sources cannot be read, or the output directory holds something else.
     """
-    from jaxlm.models.hub import write_atomically
 
     started = time.perf_counter()
     if config.data.train is None:
@@ -253,7 +253,6 @@ class _ShardWriter:
 
     def close(self) -> None:
         """Packs what was left over, and makes the shard real."""
-        from jaxlm.models.hub import write_atomically
 
         for target, parts in self._left.items():
             records, most, _ = rows.pack(Windows.join(parts), target[1], self._special)

@@ -29,16 +29,28 @@ def specials(next_sentence: bool) -> int:
     return 3 if next_sentence else 2
 
 
-def cut(tokens: np.ndarray, room: int, document: int, piece: int, first: int) -> np.ndarray:
-    """The windows of a section: full ones, and what is left. `[windows] WINDOW`, numbered from `first`."""
-    count = -(-len(tokens) // room)
-    about = np.zeros(count, WINDOW)
-    about["document"], about["piece"] = document, piece
-    about["window"] = np.arange(first, first + count)
-    about["length"] = room
-    if count:
-        about["length"][-1] = len(tokens) - (count - 1) * room
-    return about
+def cut(lengths: np.ndarray, room: int, documents: np.ndarray, pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts sections of text into windows: full ones of `room` tokens, and what is left.
+
+    Args:
+      lengths: tokens of each section, `[sections]`.
+      documents, pieces: the document, and its piece, that each section is of. The sections of a piece follow one
+        another, and its windows are numbered through them.
+
+    Returns:
+      The windows, `[windows] WINDOW`, and the section of each.
+    """
+    counts = -(-lengths // room)
+    section = np.repeat(np.arange(len(lengths)), counts)
+    within = np.arange(len(section)) - np.repeat(np.cumsum(counts) - counts, counts)
+    new_piece = np.ones(len(section), bool)
+    new_piece[1:] = (np.diff(documents[section]) != 0) | (np.diff(pieces[section]) != 0)
+    starts = np.flatnonzero(new_piece)
+    about = np.zeros(len(section), WINDOW)
+    about["document"], about["piece"] = documents[section], pieces[section]
+    about["window"] = np.arange(len(section)) - np.repeat(starts, np.diff([*starts, len(section)]))
+    about["length"] = np.minimum(lengths[section] - within * room, room)
+    return about, section
 
 
 def fit(lengths: np.ndarray, row_length: int) -> np.ndarray:

@@ -4,6 +4,9 @@ import dataclasses
 import importlib
 import logging
 import math
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -18,10 +21,11 @@ from jaxlm.errors import UserError
 log = logging.getLogger("jaxlm")
 
 TEXT_NAMES = ("text", "sentence", "text_a", "sentence1", "question1", "premise", "question", "review", "content",
-               "document", "passage", "utterance", "query", "tweet", "comment", "message", "title")  # fmt: skip
-_PAIR_NAMES = ("text_pair", "text_b", "sentence2", "question2", "hypothesis")
+               "document", "passage", "utterance", "query", "tweet", "comment", "message", "title",
+              "#1 string")  # fmt: skip
+_PAIR_NAMES = ("text_pair", "text_b", "sentence2", "question2", "hypothesis", "#2 string")
 _LABEL_NAMES = ("label", "labels", "score", "similarity", "class", "category", "target", "intent", "sentiment", "topic",
-                "polarity", "stars", "relevance")  # fmt: skip
+                "polarity", "stars", "relevance", "quality")  # fmt: skip
 _SPLITS = {"train": ("train",), "dev": ("validation", "dev", "valid", "val"), "test": ("test",)}
 
 
@@ -317,6 +321,8 @@ def _tfds(name: str, split: str) -> tuple[list[str] | None, Iterator[Row]]:
     dataset, _, asked = name.partition(":")
     try:
         builder = tfds.builder(dataset, file_format="array_record")
+        if not builder.data_path.exists():
+            _check_reachable(f"tfds:{dataset}", list(builder.url_infos or ()))
         builder.download_and_prepare()
         source = builder.as_data_source(split=_split(f"tfds:{dataset}", asked, split, list(builder.info.splits)))
     except UserError:
@@ -338,6 +344,21 @@ def _tfds(name: str, split: str) -> tuple[list[str] | None, Iterator[Row]]:
             yield Row(index + 1, {key: decode(key, value) for key, value in source[index].items()})
 
     return next(iter(classes.values()), None), rows()
+
+
+def _check_reachable(source: str, urls: list[str]) -> None:
+    """tfds tries for minutes before it says that there is no network; one question says so at once."""
+    for url in urls[:1]:
+        try:
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=10).close()
+        except urllib.error.HTTPError:
+            pass  # somebody is there
+        except OSError as error:
+            host = urllib.parse.urlsplit(url).hostname
+            raise UserError(
+                f"{source} is not on this machine yet, and {host} cannot be reached to download it ({error}); "
+                "bring its prepared directory along (TFDS_DATA_DIR), or pass files"
+            ) from None
 
 
 def _hf(name: str, split: str) -> tuple[list[str] | None, Iterator[Row]]:

@@ -11,6 +11,7 @@ import numpy as np
 import tokenizers
 from tokenizers import normalizers, pre_tokenizers, processors
 
+from jaxlm.atomic import write_atomically
 from jaxlm.data.masking import Vocabulary
 from jaxlm.data.word_memory import WordMemory
 from jaxlm.errors import UserError
@@ -78,12 +79,20 @@ class TextTokenizer:
         """Of the tokenizer's whole definition."""
         return hashlib.sha256(self._backend.to_str().encode()).hexdigest()
 
-    def tokenize_text(self, text: str) -> np.ndarray:
-        """Token ids of a text without special tokens and without a limit of length, as `token_dtype`."""
-        if self._memory is None:
+    def tokenize_texts(self, texts: Sequence[str]) -> list[bytes]:
+        """Token ids of each text without special tokens and without a limit of length, as bytes of `token_dtype`."""
+        if self._memory is not None:
+            return self._memory.tokenize(texts)
+
+        def ids(text: str) -> bytes:
             encodings = self._backend.encode_batch_fast(text.split("\n"), add_special_tokens=False)
-            return np.concatenate([np.array(encoding.ids, self.token_dtype) for encoding in encodings])
-        return np.frombuffer(self._memory.tokenize(text), self.token_dtype)
+            return b"".join(np.array(encoding.ids, self.token_dtype).tobytes() for encoding in encodings)
+
+        return [ids(text) for text in texts]
+
+    def tokenize_text(self, text: str) -> np.ndarray:
+        """`tokenize_texts` of one text, as an array of `token_dtype`."""
+        return np.frombuffer(self.tokenize_texts([text])[0], self.token_dtype)
 
     @functools.cached_property
     def _memory(self) -> WordMemory | None:
@@ -152,7 +161,6 @@ class TextTokenizer:
 
         `max_length` is where users of the directory cut a text, unless they say otherwise.
         """
-        from jaxlm.models.hub import write_atomically  # imports jax, which processes that only tokenise do without
 
         directory.mkdir(parents=True, exist_ok=True)
         vocab = sorted(self._backend.get_vocab().items(), key=lambda item: item[1])

@@ -83,6 +83,10 @@ class Task(abc.ABC):
         """Tokenises a table; `training` leaves out what only an evaluation has a use for. Returns the examples and how
         many texts were cut."""
 
+    def examples_to_predict(self, table: Table) -> tuple[Examples, int]:
+        """`examples` for `predict`, of a table without answers."""
+        return self.examples(table)
+
     def configure(self, config: BertConfig) -> BertConfig:
         """The model's config with what the task knows of it, such as the labels."""
         return config

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import jaxlm
+from jaxlm.atomic import write_atomically
 from jaxlm.config import flatten
-from jaxlm.models.hub import write_atomically
 from jaxlm.training.records import scalars
 from jaxlm.training.setup import Setup
 

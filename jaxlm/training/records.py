@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jaxlm.atomic import write_atomically
 from jaxlm.config import Config, changes, flatten
 from jaxlm.errors import UserError
-from jaxlm.models.hub import write_atomically
 
 
 def scalars(metrics: dict[str, Any]) -> dict[str, float]:

@@ -35,7 +35,7 @@ def run(arguments: list[str]) -> int:
     check_output(args.output)
     start_jax(sys.stderr)
 
-    from jaxlm.models.hub import write_atomically
+    from jaxlm.atomic import write_atomically
     from jaxlm.parallel.mesh import make_mesh
     from jaxlm.predict import Predictor
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from jaxlm.config import DataSettings
 from jaxlm.errors import UserError
 from jaxlm.flags import check_output, parse
 from jaxlm.startup import start_jax
@@ -36,10 +37,16 @@ def run(arguments: list[str]) -> int:
     check_output(args.output)
     start_jax(sys.stderr)
 
-    from jaxlm.fill_mask import FillMask
-    from jaxlm.models.hub import write_atomically
+    from jaxlm.atomic import write_atomically
+    from jaxlm.parallel.mesh import make_mesh
+    from jaxlm.predict import Predictor
+    from jaxlm.tasks import MaskedLM
 
-    answers = FillMask(args.model)(args.text, args.top_k)
+    predictor = Predictor(args.model, make_mesh(1))
+    if not isinstance(task := predictor.task, MaskedLM):
+        raise UserError(f"{args.model} has no masked-LM head; fill-mask needs a pre-trained model that kept its own")
+    task.top_k = args.top_k
+    answers = list(predictor.predict(task.from_texts("--text", args.text, None, DataSettings())))
     for answer in answers:
         print(answer["text"])
         for number, mask in enumerate(answer["masks"], 1):

@@ -20,13 +20,16 @@ def by_document(parts: list[Windows]) -> dict[int, list[int]]:
 
 
 def test_a_section_is_cut_into_full_windows_and_a_rest() -> None:
-    for count in (0, 1, 9, 10, 11, 30):
-        about = rows.cut(np.arange(count), 10, 3, 4, 5)
-        assert about["length"].sum() == count
-        assert (about["length"][:-1] == 10).all()
-        assert about["window"].tolist() == list(range(5, 5 + len(about)))
-        assert set(about["document"]) <= {3}
-        assert set(about["piece"]) <= {4}
+    counts = np.array([0, 1, 9, 10, 11, 30, 5, 25])
+    documents, pieces = np.array([2, 2, 3, 3, 3, 4, 4, 4]), np.array([0, 0, 0, 1, 1, 0, 0, 0])
+    about, section_of = rows.cut(counts, 10, documents, pieces)
+    for section, count in enumerate(counts):
+        windows = about[section_of == section]
+        assert windows["length"].sum() == count
+        assert (windows["length"][:-1] == 10).all()
+        assert set(windows["document"]) <= {documents[section]}
+        assert set(windows["piece"]) <= {pieces[section]}
+    assert about["window"].tolist() == [0, 0, 0, 1, 2, 0, 1, 2, 3, 4, 5, 6]
 
 
 def test_rows_hold_every_token_once_and_are_read_back_as_written() -> None:

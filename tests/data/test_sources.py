@@ -147,3 +147,75 @@ def test_blank_lines_part_the_paragraphs_of_a_corpus_and_are_no_texts(tmp_path: 
     assert table.texts == ["one", "two words"]
     with pytest.raises(UserError, match="line 2: empty text"):
         read(path, kind=None)
+
+
+def test_labels_are_names_numbers_or_sets(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", '{"text": "one", "label": 1.0}\n{"text": "two", "label": 2.5}\n')
+    assert read(path, "class").labels == ["1", "2.5"]
+    assert read(path, "number").labels == [1.0, 2.5]
+    path = write(tmp_path / "b.jsonl", '{"text": "one", "labels": ["x", 3]}\n{"text": "two", "labels": []}\n')
+    assert read(path, "set").labels == [("x", "3"), ()]
+    path = write(tmp_path / "c.tsv", "text\tlabels\none\tx, y,x\ntwo\t\n")
+    table = read(path, "set")
+    assert table.labels == [("x", "y"), ()]
+    assert table.known_labels == {"x", "y"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "line", "message"),
+    [
+        ("number", '{"text": "x", "label": "much"}', "line 2: a label that is no number"),
+        ("number", '{"text": "x", "label": "nan"}', "line 2: a label that is no finite number"),
+        ("number", '{"text": "x", "label": null}', "line 2: no label"),
+        ("number", '{"text": "x", "label": [1]}', "line 2: a label that is neither name nor number"),
+        ("class", '{"text": "x", "label": {}}', "line 2: a label that is neither name nor number"),
+        ("class", '{"text": "x", "label": ""}', "line 2: no label"),
+        ("set", '{"text": "x"}', "line 2: a column is missing"),
+        ("set", '{"text": 3, "label": []}', "line 2: text that is no string"),
+    ],
+)
+def test_a_broken_label_is_named_or_counted(tmp_path: Path, kind: LabelKind, line: str, message: str) -> None:
+    path = write(tmp_path / "a.jsonl", f'{{"text": "fine", "label": "1"}}\n{line}\n')
+    with pytest.raises(UserError, match=message):
+        read(path, kind)
+    assert sum(read(path, kind, bad_rows="skip").skipped.values()) == 1
+
+
+def test_a_json_file_holds_rows_or_splits_of_rows(tmp_path: Path) -> None:
+    rows = [["a text", "one"], ["more text", "two"]]
+    assert read(write(tmp_path / "a.json", json.dumps(rows))).labels == ["one", "two"]
+    named = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
+    assert read(write(tmp_path / "b.json.xz", json.dumps(named))).texts == ["a", "b"]
+    parts = {"train": rows, "oos_train": [["no text of ours", "oos"]], "val": rows[:1], "oos_val": [], "test": rows}
+    path = write(tmp_path / "clinc.json", json.dumps(parts))
+    table = read(path)
+    assert table.labels == ["one", "two", "oos"]
+    assert table.places == ["item 1 of train", "item 2 of train", "item 1 of oos_train"]
+    assert len(read(path, split="dev")) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "a.json, line 1: no JSON"),
+        (b"\xff\xfe[]", "a.json: not UTF-8 at byte 0"),
+        ("[]", "no rows"),
+        ("3", "it holds no list of rows"),
+        ('{"dev": []}', r"none of train is among its keys \(dev\)"),
+        ('{"train": 3}', "train is no list"),
+        ('{"train": ["x"]}', "item 1 of train: neither a list of values nor an object"),
+        ('{"train": [["a", "b"], ["c"]]}', "item 2 of train: wrong number of columns"),
+        ('[{"text": "a", "label": "x"}, {"label": "y"}]', "item 2: a column is missing"),
+        ('[["some words", "x"], ["", "y"]]', "item 2: empty text"),
+    ],
+)
+def test_a_broken_json_file_is_answered(tmp_path: Path, content: str | bytes, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read(write(tmp_path / "a.json", content))
+
+
+def test_the_columns_of_glues_own_files_are_known(tmp_path: Path) -> None:
+    lines = '\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t7\t8\tOne "said".\tTwo.\n0\t9\t10\tThree.\tFour.\n'
+    table = read(write(tmp_path / "mrpc.tsv", lines))
+    assert (table.texts, table.pairs) == (['One "said".', "Three."], ["Two.", "Four."])
+    assert table.labels == ["1", "0"]

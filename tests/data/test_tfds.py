@@ -63,3 +63,13 @@ def test_a_split_is_chosen_and_a_missing_one_answered_with_those_there_are() -> 
         read_table("tfds:tiny_reviews:nosuch", "train", DataSettings(), label_kind="class")
     with pytest.raises(UserError, match="has no test split"):
         read_table("tfds:tiny_reviews", "test", DataSettings(), label_kind="class")
+
+
+def test_a_set_that_cannot_be_downloaded_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = tfds.builder
+    monkeypatch.setattr(tfds, "builder", lambda name, **options: real(name, data_dir=tmp_path, **options))
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
+    with pytest.raises(UserError, match=r"tfds:glue/sst2 is not on this machine yet, and \S+ cannot be reached"):
+        read_table("tfds:glue/sst2", "train", DataSettings(), label_kind="class")
+    assert not any(tmp_path.rglob("*.array_record*"))
