@@ -68,6 +68,9 @@ for part in base ${extras[@]+"${extras[@]}"}; do
   fi
 done
 
+# Without huge pages glibc hands a step's memory back and gets it again in pieces of 4 KiB: a CPU step takes 14 % longer.
+export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
+
 if [ "$1" = test ]; then
   shift
   cd "$root"
