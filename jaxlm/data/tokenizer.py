@@ -85,6 +85,16 @@ class TextTokenizer:
             return np.concatenate([np.array(encoding.ids, self.token_dtype) for encoding in encodings])
         return np.frombuffer(self._memory.tokenize(text), self.token_dtype)
 
+    def tokenize_words(self, words: Iterable[str]) -> dict[str, list[int]]:
+        """Token ids of single words without special tokens; of a word with nothing to keep in it, none.
+
+        As transformers does with `is_split_into_words`: a word in a sentence is tokenised as it is by itself.
+        """
+        words = list(words)
+        inputs = [[word] for word in words]
+        encodings = self._backend.encode_batch_fast(inputs, is_pretokenized=True, add_special_tokens=False)
+        return {word: encoding.ids for word, encoding in zip(words, encodings, strict=True)}
+
     @functools.cached_property
     def _memory(self) -> WordMemory | None:
         return WordMemory(self._backend, self.token_dtype) if WordMemory.serves(self._backend) else None

@@ -14,9 +14,11 @@ from jaxlm.models.heads import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
+from jaxlm.models.intent_slots import BertForIntentAndSlots, IntentAndSlotsOutput
 
 __all__ = [
     "BertConfig",
+    "BertForIntentAndSlots",
     "BertForMaskedLM",
     "BertForPreTraining",
     "BertForQuestionAnswering",
@@ -25,6 +27,7 @@ __all__ = [
     "BertModel",
     "BertOutput",
     "CheckpointError",
+    "IntentAndSlotsOutput",
     "MaskedLMOutput",
     "PreTrainingOutput",
     "QuestionAnsweringOutput",
