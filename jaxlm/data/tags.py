@@ -1,8 +1,8 @@
 """Tags of words, such as `B-PER I-PER O`, and the entities that they mark.
 
 Four schemes are in use. IOB2 starts every entity with B-; IOB1, CoNLL-2003's own, only one that follows another of its
-type; IOBES also marks the last word (E-) and the only one (S-), which BILOU calls L- and U-. All are read by the rules of
-the shared tasks' script conlleval (https://www.clips.uantwerpen.be/conll2000/chunking/conlleval.txt), to which no
+type; IOBES also marks the last word (E-) and the only one (S-), which BILOU calls L- and U-. All are read by the rules
+of the shared tasks' script conlleval (https://www.clips.uantwerpen.be/conll2000/chunking/conlleval.txt), to which no
 sequence is ill-formed: an I- that nothing started starts an entity.
 """
 
