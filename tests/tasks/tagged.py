@@ -8,7 +8,7 @@ from jaxlm.data.files import Row
 from jaxlm.data.words import Sentence, WordTable, word_table
 
 _NAMES = [("PER", ["good", "fine"], ["lovely", "brilliant"]), ("LOC", ["bad"], ["dull", "awful"])]
-_PLAIN = ["the", "film", "story", "actor", "scene", "music", "plot", "of", "and", "with", "was", "this"]
+_PLAIN = {"ask": ["the", "film", "story", "actor", "scene", "music"], "tell": ["plot", "of", "and", "with", "was", "a"]}
 
 
 class Tagged(NamedTuple):
@@ -18,14 +18,14 @@ class Tagged(NamedTuple):
 
 
 def make_tagged(count: int, seed: int) -> list[Tagged]:
-    """Sentences of 4 to 20 words; the intent is told by the first, and every tag by its word."""
+    """Sentences of 4 to 20 words; every plain word tells the intent, and every tag is told by its word."""
     draw = random.Random(seed)
     rows = []
     for _ in range(count):
-        first, intent = draw.choice([("a", "tell"), ("this", "ask")])
-        words, tags = [first], ["O"]
+        intent = draw.choice(["tell", "ask"])
+        words, tags = ["this"], ["O"]
         for _ in range(draw.randint(1, 5)):
-            plain = draw.choices(_PLAIN, k=draw.randint(1, 2))
+            plain = draw.choices(_PLAIN[intent], k=draw.randint(1, 2))
             kind, first_names, last_names = draw.choice(_NAMES)
             name = [draw.choice(first_names), draw.choice(last_names)][: draw.randint(1, 2)]
             words += plain + name

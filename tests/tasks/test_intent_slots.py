@@ -135,7 +135,7 @@ def test_joint_training_from_the_command_line(
     said = capsys.readouterr().out
     assert "intents unknown to the model, counted as errors: never" in said
     summary = json.loads((run / "summary.json").read_text())
-    assert summary["dev"]["frame_accuracy"] > 0.9
+    assert summary["dev"]["frame_accuracy"] > 0.9, said
     assert summary["test"]["intent_accuracy"] <= 1 - 1 / 30
     command = [
         "evaluate",
@@ -150,11 +150,11 @@ def test_joint_training_from_the_command_line(
     metrics = json.loads((tmp_path / "m.json").read_text())
     for name in ("slot_f1", "intent_accuracy", "frame_accuracy"):
         assert metrics[name] == pytest.approx(summary["test"][name], abs=1e-9)
-    assert cli.main(["predict", str(run / "model"), "--text", "this film was  brilliant"]) == 0
+    assert cli.main(["predict", str(run / "model"), "--text", "this film story  good"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["intent"] == "ask"
-    assert [(slot["type"], slot["text"], slot["start"]) for slot in found["slots"]] == [("PER", "brilliant", 15)]
-    inputs = AutoTokenizer.from_pretrained(run / "model")("this film was  brilliant", return_tensors="pt")
+    assert [(slot["type"], slot["text"], slot["start"]) for slot in found["slots"]] == [("PER", "good", 17)]
+    inputs = AutoTokenizer.from_pretrained(run / "model")("this film story  good", return_tensors="pt")
     intent = AutoModelForSequenceClassification.from_pretrained(run / "model" / "intent").eval()
     with torch.no_grad():
         probability = intent(**inputs).logits.softmax(-1).max()

@@ -174,13 +174,14 @@ def test_packed_loss_and_gradients_equal_unpacked_with_dropout(
     name: str, tokenizer: TextTokenizer, tiny_model: Path
 ) -> None:
     table = as_table(make_tagged(7, 1), intents=name == "intent_slots")
-    task, config = make_task(name, tokenizer, table, tiny_model, max_length=24)
+    task, config = make_task(name, tokenizer, table, tiny_model, max_length=12)
+    config = dataclasses.replace(config, num_hidden_layers=1)
     examples, _ = task.examples(table, training=True)
     assert len(examples) > len(table)  # some are windows
     graphdef, params = task.model_class.abstract(config)[0], random_params(task.model_class, config)
     params = jax.tree.map(lambda x: x / 3, params)
     results = []
-    for row_length, rows in ((24, len(examples)), (80, None)):
+    for row_length, rows in ((12, len(examples)), (40, None)):
         batches = make_batches(
             examples, batch_size=len(examples), steps=1, seed=4, row_length=row_length, hidden_size=16,
             row_multiple=rows or 1, finish=lambda batch, step: batch,
@@ -222,15 +223,16 @@ def test_a_tagger_of_the_hub_is_recognised_by_its_architecture(tmp_path: Path) -
 # The command line.
 
 SETTINGS = {
-    "train.steps": 60, "train.batch_size": 16, "train.eval_every": 30, "optim.learning_rate": 1e-2,
-    "data.max_length": 48, "mesh.devices": 1,
+    "model.hidden_size": 16, "model.num_hidden_layers": 1, "model.num_attention_heads": 2, "model.hidden_dropout": 0,
+    "model.attention_dropout": 0, "model.initializer_range": 0.2, "train.steps": 40, "train.batch_size": 16,
+    "train.eval_every": 40, "optim.learning_rate": 1e-2, "data.max_length": 48, "mesh.devices": 1,
 }  # fmt: skip
 PRESET = "from jaxlm.config import Config\nconfig = Config(task={task!r})\n"
 
 
-def train(folder: Path, task: str, model: Path, **data: Path) -> Path:
+def train(folder: Path, task: str, tokenizer: Path, **data: Path) -> Path:
     (folder / "preset.py").write_text(PRESET.format(task=task))
-    settings = SETTINGS | {"model.init": model, "workdir": folder / "run"}
+    settings = SETTINGS | {"data.tokenizer": tokenizer, "workdir": folder / "run"}
     settings |= {f"data.{name}": path for name, path in data.items()}
     flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
     assert cli.main(["train", str(folder / "preset.py"), *flags]) == 0
@@ -260,12 +262,12 @@ def test_a_tagger_is_trained_evaluated_and_used_from_the_command_line(
     printed = capsys.readouterr().out
     assert "ORG" in printed
     assert json.loads((tmp_path / "m.json").read_text())["f1"] == pytest.approx(summary["test"]["f1"], abs=1e-9)
-    text = "a film with  brilliant good, of dull!"
+    text = "a film with  good brilliant, of bad!"
     assert cli.main(["predict", str(run / "model"), "--text", text]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [(entity["type"], entity["text"]) for entity in found["entities"]] == [
-        ("PER", "brilliant good"),
-        ("LOC", "dull"),
+        ("PER", "good brilliant"),
+        ("LOC", "bad"),
     ]
     assert all(text[entity["start"] : entity["end"]] == entity["text"] for entity in found["entities"])
     reference = AutoModelForTokenClassification.from_pretrained(run / "model").eval()
