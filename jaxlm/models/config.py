@@ -39,7 +39,7 @@ class BertConfig:
         )
     )
     id2intent: dict[int, str] = dataclasses.field(default_factory=dict, compare=False)
-    """The intents of `BertForIntentAndSlots`, whose `id2label` are the tags of slots; others have none, nor has transformers."""
+    """The intents of `BertForIntentAndSlots`, whose `id2label` are the tags of slots. No field of transformers."""
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
     architecture: str | None = dataclasses.field(default=None, compare=False)  # named first under `architectures`
     facts: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
