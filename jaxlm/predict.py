@@ -1,6 +1,7 @@
 """Using a trained model directory: predictions for texts, metrics for labelled files."""
 
 import dataclasses
+import logging
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ from jaxlm.parallel.mesh import replicated
 from jaxlm.tasks import Task, task_of
 from jaxlm.tasks.base import Metrics
 from jaxlm.training.evaluation import Evaluator
+
+log = logging.getLogger("jaxlm")
 
 _ROW_LENGTHS = (32, 64, 128, 256, 512)  # few shapes, so that the compilation cache is hit
 
@@ -60,6 +63,8 @@ class Predictor:
         return frozenset(self.config.id2label.values())
 
     def _outputs(self, examples: Examples) -> tuple[Any, Any]:
+        for remark in examples.remarks:
+            log.info("%s: %s", examples.source, remark)
         longest = int(examples.lengths.max())
         batches = make_batches(
             examples,

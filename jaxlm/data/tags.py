@@ -2,8 +2,8 @@
 
 Four schemes are in use. IOB2 starts every entity with B-; IOB1, CoNLL-2003's own, only one that follows another of its
 type; IOBES also marks the last word (E-) and the only one (S-), which BILOU calls L- and U-. All are read by the rules
-of the shared tasks' script conlleval (https://www.clips.uantwerpen.be/conll2000/chunking/conlleval.txt), to which no
-sequence is ill-formed: an I- that nothing started starts an entity.
+of the shared tasks' script conlleval (https://www.clips.uantwerpen.be/conll2000/chunking/conlleval.txt), with seqeval's
+for E- and S-; to them no sequence is ill-formed: an I- that nothing started starts an entity.
 """
 
 import re

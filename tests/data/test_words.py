@@ -3,6 +3,7 @@
 import json
 import lzma
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -30,7 +31,7 @@ SEQ = {
 }
 
 
-def read(path: Path | str, *, tags: bool = True, intents: bool = False, split: str = "train", **settings: str):
+def read(path: Path, *, tags: bool = True, intents: bool = False, split: str = "train", **settings: Any) -> WordTable:
     return read_words(str(path), split, DataSettings(**settings), tags=tags, intents=intents)
 
 
@@ -43,7 +44,7 @@ def write(path: Path, content: str | bytes) -> Path:
 
 def write_directory(path: Path, **files: str | bytes | None) -> Path:
     path.mkdir()
-    for name, content in (SEQ | {"seq.in": SEQ["seq.in"]} | files).items():
+    for name, content in (SEQ | files).items():
         if content is not None:
             write(path / name, content)
     return path
