@@ -1,6 +1,5 @@
 """Using a trained model directory: predictions for texts, metrics for labelled files."""
 
-import dataclasses
 import logging
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -82,7 +81,7 @@ class Predictor:
 
     def predict(self, table: Table) -> Iterator[dict[str, Any]]:
         """One prediction for each row of a table, in order."""
-        examples, _ = self.task.examples(dataclasses.replace(table, labels=None))
+        examples, _ = self.task.examples(table.unlabelled())
         _, outputs = self._outputs(examples)
         yield from self.task.predictions(outputs, examples)
 

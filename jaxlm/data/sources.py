@@ -51,6 +51,10 @@ class Table:
             str(name) for label in self.labels or [] for name in (label if isinstance(label, tuple) else (label,))
         )
 
+    def unlabelled(self) -> "Table":
+        """The same rows without their answers."""
+        return dataclasses.replace(self, labels=None)
+
     def choose(self, rows: Sequence[int] | np.ndarray) -> "Table":
         """The given rows, in the given order."""
         by_row: dict[str, Any] = {

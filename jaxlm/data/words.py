@@ -30,6 +30,9 @@ class WordTable(Table):
     tags: list[list[str]] | None = None  # of the words, in IOB2
     remarks: tuple[str, ...] = ()  # what a person should know of how the tags were read
 
+    def unlabelled(self) -> "WordTable":
+        return dataclasses.replace(self, labels=None, tags=None, remarks=())
+
 
 class Sentence(NamedTuple):
     """What a reader found: words with their tags and intent, or a raw text, or what is wrong."""
