@@ -377,9 +377,13 @@ def _hf(name: str, split: str) -> tuple[list[str] | None, Iterator[Row]]:
 
 def _class_names(features: Any) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """The names of numbered columns, and of columns with lists of such numbers, of a tfds or hf data set."""
-    listed = {key: feature.feature for key, feature in features.items() if hasattr(feature, "feature")}
-    classes = [{key: kind.names for key, kind in some.items() if hasattr(kind, "names")} for some in (features, listed)]
-    return classes[0], classes[1]
+    single: dict[str, list[str]] = {}
+    listed: dict[str, list[str]] = {}
+    for key, feature in features.items():
+        inner = getattr(feature, "feature", None)  # of a list; in tfds a list also has all that the inner one has
+        if hasattr(kind := feature if inner is None else inner, "names"):
+            (single if inner is None else listed)[key] = kind.names
+    return single, listed
 
 
 def _split(source: str, asked: str, split: str, available: list[str]) -> str:
