@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from jaxlm.errors import UserError
 
-TaskName = Literal["classification", "regression", "multi_label", "masked_lm"]
+TaskName = Literal["classification", "regression", "multi_label", "token_classification", "intent_slots", "masked_lm"]
 
 
 def _apply(default: Any) -> Any:
@@ -51,7 +51,8 @@ class ModelSettings:
 class DataSettings:
     train: str | None = None
     """A csv, tsv, jsonl, parquet or txt file (also .gz, .xz), `tfds:NAME[:SPLIT]`, `hf:NAME[:SPLIT]` or `docs:NAME`;
-    for pre-training also a directory that `prepare` wrote. `prepare` itself takes globs and lists (a.txt,b/*.jsonl)."""
+    for pre-training also a directory that `prepare` wrote, for tagged words a CoNLL file, or a directory of seq.in,
+    seq.out and label. `prepare` itself takes globs and lists (a.txt,b/*.jsonl)."""
     dev: str | None = None
     """The same for the data that early stopping and the best checkpoint are judged by."""
     test: str | None = None
@@ -61,7 +62,11 @@ class DataSettings:
     text_pair: str | None = None
     """Column of the second text of a pair, where there is one."""
     label: str | None = None
-    """Column of the label, by name or position."""
+    """Column of the label, by name or position; of tagged words, of the intent."""
+    words: str | None = None
+    """Column of a sentence's words: name, or position in a CoNLL file. Unset: found by its name, or the first."""
+    tags: str | None = None
+    """Column of the words' tags. Unset: found by its name, or the last column of a CoNLL file (-1)."""
     documents: Literal["blank_lines", "file", "line"] = "blank_lines"
     """What a document of running text (txt) is: what blank lines part, a whole file, or a line."""
     mixture: tuple[str, ...] = ()
@@ -111,6 +116,16 @@ class LabelSettings:
     low (task classification)."""
     threshold: float | None = None
     """Probability from which on a label is given (task multi_label); unset: chosen on dev, or 0.5 without dev."""
+
+
+@dataclass(frozen=True)
+class TagSettings:
+    """How words are tagged (tasks token_classification and intent_slots)."""
+
+    overlap: float = 0.5
+    """Sentences longer than data.max_length are read in windows; the share of a window that the next one repeats."""
+    intent_weight: float = 1.0
+    """What the loss of the intents counts beside that of the slots (task intent_slots)."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +206,7 @@ class Stage:
     data: DataSettings = DataSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
     labels: LabelSettings = LabelSettings()
+    tags: TagSettings = TagSettings()
     train: TrainSettings = TrainSettings()
     optim: OptimSettings = OptimSettings()
 
@@ -219,9 +235,11 @@ def validate(config: Stage, where: str = "") -> None:
       UserError: a setting is out of range or missing; the message names the flag.
     """
     train, optim, data, model, objective = config.train, config.optim, config.data, config.model, config.objective
-    threshold = config.labels.threshold
+    threshold, tags = config.labels.threshold, config.tags
     checks: list[tuple[bool, str, Any, str]] = [
         (threshold is None or 0 < threshold < 1, "labels.threshold", threshold, "between 0 and 1"),
+        (0 <= tags.overlap <= 0.9, "tags.overlap", tags.overlap, "between 0 and 0.9"),
+        (0 <= tags.intent_weight < math.inf, "tags.intent_weight", tags.intent_weight, "at least 0"),
         (train.batch_size >= 1, "train.batch_size", train.batch_size, "at least 1"),
         (train.eval_batch_size >= 1, "train.eval_batch_size", train.eval_batch_size, "at least 1"),
         (train.micro_batches >= 1, "train.micro_batches", train.micro_batches, "at least 1"),

@@ -1,6 +1,6 @@
 """Using a trained model directory: predictions for texts, metrics for labelled files."""
 
-import dataclasses
+import logging
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -18,6 +18,8 @@ from jaxlm.parallel.mesh import replicated
 from jaxlm.tasks import Task, task_of
 from jaxlm.tasks.base import Metrics
 from jaxlm.training.evaluation import Evaluator
+
+log = logging.getLogger("jaxlm")
 
 _ROW_LENGTHS = (32, 64, 128, 256, 512)  # few shapes, so that the compilation cache is hit
 
@@ -60,6 +62,8 @@ class Predictor:
         return frozenset(self.config.id2label.values())
 
     def _outputs(self, examples: Examples) -> tuple[Any, Any]:
+        for remark in examples.remarks:
+            log.info("%s: %s", examples.source, remark)
         longest = int(examples.lengths.max())
         batches = make_batches(
             examples,
@@ -77,7 +81,7 @@ class Predictor:
 
     def predict(self, table: Table) -> Iterator[dict[str, Any]]:
         """One prediction for each row of a table, in order."""
-        examples, _ = self.task.examples_to_predict(dataclasses.replace(table, labels=None))
+        examples, _ = self.task.examples_to_predict(table.unlabelled())
         _, outputs = self._outputs(examples)
         yield from self.task.predictions(outputs, examples)
 

@@ -27,6 +27,7 @@ class Examples:
     group: int = 1  # so many consecutive examples (a query and its passage, say) always share a batch, and count as one
     records: Any = None  # what the task made them of: its table, where predictions and metrics need more than arrays
     record: np.ndarray | None = None  # [examples]: each one's row of `records`, where a row may be cut into several
+    remarks: tuple[str, ...] = ()  # what a person should know of how they were made
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -26,7 +26,7 @@ TEXT_NAMES = ("text", "sentence", "text_a", "sentence1", "question1", "premise",
 _PAIR_NAMES = ("text_pair", "text_b", "sentence2", "question2", "hypothesis", "#2 string")
 _LABEL_NAMES = ("label", "labels", "score", "similarity", "class", "category", "target", "intent", "sentiment", "topic",
                 "polarity", "stars", "relevance", "quality")  # fmt: skip
-_SPLITS = {"train": ("train",), "dev": ("validation", "dev", "valid", "val"), "test": ("test",)}
+SPLITS = {"train": ("train",), "dev": ("validation", "dev", "valid", "val"), "test": ("test",)}
 
 
 LabelKind = Literal["class", "number", "set"]
@@ -54,6 +54,10 @@ class Table:
         return frozenset(
             str(name) for label in self.labels or [] for name in (label if isinstance(label, tuple) else (label,))
         )
+
+    def unlabelled(self) -> "Table":
+        """The same rows without their answers."""
+        return dataclasses.replace(self, labels=None)
 
     def choose(self, rows: Sequence[int] | np.ndarray) -> "Table":
         """The given rows, in the given order."""
@@ -94,7 +98,7 @@ def read_table(
         known = ", ".join(f"{known}:" for known in _SCHEMES)
         raise UserError(f"{spec}: unknown kind of data {scheme!r}; a path or one of {known} is meant")
     else:
-        label_names, rows = None, files.read_rows(Path(spec), _SPLITS[split])
+        label_names, rows = None, files.read_rows(Path(spec), SPLITS[split])
         if running_text and files.data_format(Path(spec)) == ".txt":
             rows = (row for row in rows if row.problem or any(str(value).strip() for value in row.values))
     return _table(spec, rows, label_names, settings, label_kind=label_kind, known_labels=known_labels)
@@ -330,11 +334,15 @@ def _tfds(name: str, split: str) -> tuple[list[str] | None, Iterator[Row]]:
     except Exception as error:  # tfds raises many kinds, from a misspelt name to a host that cannot be reached
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"tfds:{name}: {reason}") from None
-    classes = {key: feature.names for key, feature in builder.info.features.items() if hasattr(feature, "names")}
+    classes, of_items = _class_names(builder.info.features)
 
     def decode(key: str, value: Any) -> Any:
         if key in classes:
             return classes[key][int(value)] if int(value) >= 0 else None  # GLUE's test labels are -1: withheld
+        if key in of_items:
+            return [of_items[key][int(item)] if int(item) >= 0 else None for item in value]
+        if isinstance(value, (list, np.ndarray)) and getattr(value, "ndim", 1) == 1:
+            return [decode("", item) for item in value]
         if isinstance(value, bytes):
             return value.decode("utf-8")
         return value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
@@ -377,13 +385,26 @@ def _hf(name: str, split: str) -> tuple[list[str] | None, Iterator[Row]]:
         raise
     except Exception as error:  # the hub client's many kinds
         raise UserError(f"hf:{name}: {str(error).strip().splitlines()[0]}") from None
-    classes = {key: feature.names for key, feature in loaded.features.items() if hasattr(feature, "names")}
+    classes, of_items = _class_names(loaded.features)
 
     def decode(key: str, value: Any) -> Any:
+        if key in of_items:
+            return [of_items[key][item] if item >= 0 else None for item in value]
         return value if key not in classes else classes[key][value] if value >= 0 else None
 
     rows = (Row(i, {k: decode(k, v) for k, v in row.items()}) for i, row in enumerate(loaded, 1))
     return next(iter(classes.values()), None), rows
+
+
+def _class_names(features: Any) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """The names of numbered columns, and of columns with lists of such numbers, of a tfds or hf data set."""
+    single: dict[str, list[str]] = {}
+    listed: dict[str, list[str]] = {}
+    for key, feature in features.items():
+        inner = getattr(feature, "feature", None)  # of a list; in tfds a list also has all that the inner one has
+        if hasattr(kind := feature if inner is None else inner, "names"):
+            (single if inner is None else listed)[key] = kind.names
+    return single, listed
 
 
 def _split(source: str, asked: str, split: str, available: list[str]) -> str:
@@ -391,7 +412,7 @@ def _split(source: str, asked: str, split: str, available: list[str]) -> str:
         if asked.split("[")[0] not in available:
             raise UserError(f"{source} has no split {asked!r}; it has {', '.join(available)}")
         return asked
-    for name in _SPLITS[split]:
+    for name in SPLITS[split]:
         if name in available:
             return name
     raise UserError(f"{source} has no {split} split; it has {', '.join(available)}: say which, as in {source}:NAME")

@@ -94,6 +94,16 @@ class TextTokenizer:
         """`tokenize_texts` of one text, as an array of `token_dtype`."""
         return np.frombuffer(self.tokenize_texts([text])[0], self.token_dtype)
 
+    def tokenize_words(self, words: Iterable[str]) -> dict[str, list[int]]:
+        """Token ids of single words without special tokens; of a word with nothing to keep in it, none.
+
+        As transformers does with `is_split_into_words`: a word in a sentence is tokenised as it is by itself.
+        """
+        words = list(words)
+        inputs = [[word] for word in words]
+        encodings = self._backend.encode_batch_fast(inputs, is_pretokenized=True, add_special_tokens=False)
+        return {word: encoding.ids for word, encoding in zip(words, encodings, strict=True)}
+
     @functools.cached_property
     def _memory(self) -> WordMemory | None:
         return WordMemory(self._backend, self.token_dtype) if WordMemory.serves(self._backend) else None

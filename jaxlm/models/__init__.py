@@ -16,9 +16,11 @@ from jaxlm.models.heads import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
+from jaxlm.models.intent_slots import BertForIntentAndSlots, IntentAndSlotsOutput
 
 __all__ = [
     "BertConfig",
+    "BertForIntentAndSlots",
     "BertForMaskedLM",
     "BertForPreTraining",
     "BertForQuestionAnswering",
@@ -27,6 +29,7 @@ __all__ = [
     "BertModel",
     "BertOutput",
     "CheckpointError",
+    "IntentAndSlotsOutput",
     "MaskedLMLosses",
     "MaskedLMOutput",
     "PreTrainingLosses",

@@ -38,6 +38,8 @@ class BertConfig:
             default_factory=lambda: {0: "LABEL_0", 1: "LABEL_1"}, hash=False
         )
     )
+    id2intent: dict[int, str] = dataclasses.field(default_factory=dict, compare=False)
+    """The intents of `BertForIntentAndSlots`, whose `id2label` are the tags of slots. No field of transformers."""
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
     architecture: str | None = dataclasses.field(default=None, compare=False)  # named first under `architectures`
     facts: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
@@ -95,21 +97,20 @@ class BertConfig:
         for name, allowed in unsupported.items():
             if raw.get(name) not in allowed:
                 raise CheckpointError(f"{path}: {name} is {raw[name]!r}; jaxlm computes {allowed[0]!r} only")
-        known = {field.name for field in dataclasses.fields(cls)} - {"id2label", "architecture", "facts"}
+        known = {field.name for field in dataclasses.fields(cls)} - {"id2label", "id2intent", "architecture", "facts"}
         values = {name: value for name, value in raw.items() if name in known}
         architectures, facts = raw.get("architectures"), raw.get("jaxlm")
         values["architecture"] = architectures[0] if isinstance(architectures, list) and architectures else None
         values["facts"] = facts if isinstance(facts, dict) else {}
-        if labels := raw.get("id2label"):
-            try:
-                values["id2label"] = dict(sorted((int(index), name) for index, name in labels.items()))
-            except (AttributeError, ValueError):
-                raise CheckpointError(f"{path}: id2label is {labels!r}; it must map class numbers to names") from None
-            if list(values["id2label"]) != list(range(len(labels))):
-                raise CheckpointError(
-                    f"{path}: id2label numbers its classes {list(values['id2label'])}, not 0, 1, 2, ..."
-                )
-        elif isinstance(raw.get("num_labels"), int):
+        for key in ("id2label", "id2intent"):
+            if labels := raw.get(key):
+                try:
+                    values[key] = dict(sorted((int(index), name) for index, name in labels.items()))
+                except (AttributeError, ValueError):
+                    raise CheckpointError(f"{path}: {key} is {labels!r}; it must map class numbers to names") from None
+                if list(values[key]) != list(range(len(labels))):
+                    raise CheckpointError(f"{path}: {key} numbers its classes {list(values[key])}, not 0, 1, 2, ...")
+        if "id2label" not in values and isinstance(raw.get("num_labels"), int):
             values["id2label"] = {index: f"LABEL_{index}" for index in range(raw["num_labels"])}
         try:
             return cls(**values)
@@ -123,6 +124,9 @@ class BertConfig:
         if facts := values.pop("facts"):
             values["jaxlm"] = facts
         values["id2label"] = {str(index): name for index, name in self.id2label.items()}
+        values["id2intent"] = {str(index): name for index, name in self.id2intent.items()}
+        if not self.id2intent:
+            del values["id2intent"]
         values["label2id"] = {name: index for index, name in self.id2label.items()}
         values |= {"model_type": "bert", "architectures": [architecture], "position_embedding_type": "absolute"}
         return json.dumps(values, indent=2, ensure_ascii=False, sort_keys=True) + "\n"

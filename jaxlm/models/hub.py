@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from jaxlm.models.config import BertConfig, CheckpointError
-from jaxlm.models.names import canonical, head_of, rules_for
+from jaxlm.models.names import CLASSIFIERS, canonical, head_of, rules_for
 from jaxlm.models.torch_pickle import read_torch_checkpoint
 
 log = logging.getLogger("jaxlm")
@@ -105,7 +105,7 @@ def match(tensors: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]], co
       shapes: our parameters' shapes by dotted name, with the `bert.` prefix.
       config: the model's shape.
       source: what error messages call the checkpoint.
-      new_heads: leave the checkpoint's classifier out, whatever it holds.
+      new_heads: leave the checkpoint's classifiers out, whatever they hold.
 
     Returns:
       The float32 parameters found; the names of those that a missing head leaves to be initialised; the heads of the
@@ -117,7 +117,7 @@ def match(tensors: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]], co
     given = {canonical(name): tensor for name, tensor in tensors.items()}
     given.pop("bert.embeddings.position_ids", None)  # a buffer of older transformers: 0, 1, 2, ...
     if new_heads:
-        given = {name: tensor for name, tensor in given.items() if head_of(name) != "classifier"}
+        given = {name: tensor for name, tensor in given.items() if head_of(name) not in CLASSIFIERS}
     for tied, original in (
         ("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"),
         ("cls.predictions.decoder.bias", "cls.predictions.bias"),
@@ -144,7 +144,7 @@ def match(tensors: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]], co
         parts = [given[name] for name in rule.theirs]
         for name, part, want in zip(rule.theirs, parts, expected, strict=True):
             if part.shape != want:
-                remedy = "; --model.new_head starts a new classifier" if head_of(name) == "classifier" else ""
+                remedy = "; --model.new_head starts a new classifier" if head_of(name) in CLASSIFIERS else ""
                 raise CheckpointError(f"{source}: {name} has shape {part.shape}, the config asks for {want}{remedy}")
         params[ours] = np.ascontiguousarray(rule.load(config, [part.astype(np.float32) for part in parts]))
     if missing:

@@ -78,6 +78,8 @@ RULES: list[Rule] = [
     *_linear("next_sentence", "cls.seq_relationship"),
     *_linear("classifier", "classifier"),
     *_linear("qa_outputs", "qa_outputs"),
+    *_linear("intent_classifier", "intent_classifier"),
+    *_linear("slot_classifier", "slot_classifier"),
 ]
 
 # What a checkpoint may lack (it is then initialised) or hold beside what is asked for (it is then left out).
@@ -87,7 +89,10 @@ HEADS = {
     "next-sentence head": ("next_sentence.", "cls.seq_relationship."),
     "classifier": ("classifier.",),
     "question-answering head": ("qa_outputs.",),
+    "intent classifier": ("intent_classifier.",),
+    "slot classifier": ("slot_classifier.",),
 }
+CLASSIFIERS = ("classifier", "intent classifier", "slot classifier")  # heads whose size is a number of labels
 
 
 def rules_for(config: BertConfig) -> dict[str, Rule]:

@@ -6,11 +6,15 @@ from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, hub
 from jaxlm.tasks.base import Task
 from jaxlm.tasks.classification import Classification
+from jaxlm.tasks.intent_slots import IntentAndSlots
 from jaxlm.tasks.masked_lm import MaskedLM
 from jaxlm.tasks.multi_label import MultiLabel
 from jaxlm.tasks.regression import Regression
+from jaxlm.tasks.token_classification import TokenClassification
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification, Regression, MultiLabel, MaskedLM)}
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (Classification, Regression, MultiLabel, TokenClassification, IntentAndSlots, MaskedLM)
+}
 
 
 def task_of(directory: Path, config: BertConfig) -> type[Task]:
@@ -22,7 +26,11 @@ def task_of(directory: Path, config: BertConfig) -> type[Task]:
     if (named := config.facts.get("task")) in TASKS:
         return TASKS[named]
     heads = hub.heads_in(directory)
+    if {"intent classifier", "slot classifier"} <= heads:
+        return IntentAndSlots
     if "classifier" in heads:
+        if config.architecture == "BertForTokenClassification":
+            return TokenClassification
         if config.architecture == "BertForSequenceClassification" or config.architecture is None:
             by_problem: dict[str, type[Task]] = {"regression": Regression, "multi_label_classification": MultiLabel}
             one_output: type[Task] = Regression if config.num_labels == 1 else Classification

@@ -12,6 +12,7 @@ from jaxlm.config import Config, fingerprint
 from jaxlm.console import Console, duration
 from jaxlm.parallel.mesh import make_mesh
 from jaxlm.predict import Predictor
+from jaxlm.tasks import TASKS
 from jaxlm.training.loop import train
 from jaxlm.training.plots import plot_losses
 from jaxlm.training.records import check_workdir, read_summary, scalars, write_config, write_summary
@@ -114,9 +115,11 @@ def _report(config: Config, workdir: Path, summary: dict[str, Any], console: Con
         console.say(f"{judged}: " + ", ".join(f"{k} {v:.4g}" for k, v in scalars(summary[judged]).items()))
     if judged and "from_scratch" in summary:
         metrics, scratch = summary[judged], summary["from_scratch"][judged]
-        console.say(f"held-out accuracy, pre-trained:           {metrics['accuracy']:.3f}")
-        console.say(f"held-out accuracy, without pre-training:  {scratch['accuracy']:.3f}")
-        console.say(f"held-out accuracy, always the majority:   {metrics['majority_accuracy']:.3f}")
+        metric = config.train.metric or TASKS[config.task].metrics_to_judge_by[0]
+        console.say(f"held-out {metric}, pre-trained:           {metrics[metric]:.3f}")
+        console.say(f"held-out {metric}, without pre-training:  {scratch[metric]:.3f}")
+        if "majority_accuracy" in metrics:
+            console.say(f"held-out accuracy, always the majority:   {metrics['majority_accuracy']:.3f}")
     if config.task != "masked_lm" and judged:
         _show_predictions(config, workdir, judged, console)
     console.say(f"training took {duration(summary['train']['wall_s'])} "

@@ -223,4 +223,4 @@ def _note(split: str, examples: Examples, batches: Batches, truncated: int, tabl
         parts.append(f"{truncated} texts cut to {max_length} tokens (--data.max_length)")
     if table.skipped:
         parts.append("left out: " + ", ".join(f"{count} {kind}" for kind, count in table.skipped.items()))
-    return ", ".join(parts)
+    return ", ".join([*parts, *examples.remarks])

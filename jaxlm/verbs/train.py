@@ -43,5 +43,11 @@ def _check_files(config: Config) -> None:
             continue
         if not Path(value).exists():
             raise UserError(f"--{name} {value}: no such file, nor a directory that prepare wrote")
-        if Path(value).is_dir() and not (Path(value) / "plan.json").is_file():
+        if not Path(value).is_dir() or (Path(value) / "plan.json").is_file():
+            continue
+        if config.task not in ("token_classification", "intent_slots"):
             raise UserError(f"--{name} {value} is a directory that prepare did not write; a file is meant")
+        from jaxlm.data.word_files import is_word_directory
+
+        if not is_word_directory(Path(value)):
+            raise UserError(f"--{name} {value} is a directory without seq.in; a file, or a directory with it, is meant")

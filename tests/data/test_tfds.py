@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 
 from jaxlm.config import DataSettings
 from jaxlm.data.sources import read_table
+from jaxlm.data.word_files import read_words
 from jaxlm.errors import UserError
 
 
@@ -73,3 +74,36 @@ def test_a_set_that_cannot_be_downloaded_is_said_at_once(tmp_path: Path, monkeyp
     with pytest.raises(UserError, match=r"tfds:glue/sst2 is not on this machine yet, and \S+ cannot be reached"):
         read_table("tfds:glue/sst2", "train", DataSettings(), label_kind="class")
     assert not any(tmp_path.rglob("*.array_record*"))
+
+
+class TinyNames(tfds.core.GeneratorBasedBuilder):
+    """Two sentences with tagged words, as `conll2003` has them."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        names = tfds.features.ClassLabel(names=["O", "B-PER", "I-PER"])
+        features = {"tokens": tfds.features.Sequence(tfds.features.Text()), "ner": tfds.features.Sequence(names)}
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
+        return {
+            "train": enumerate([{"tokens": ["Ada", "Löve", "is"], "ner": [1, 2, 0]}, {"tokens": ["x"], "ner": [0]}])
+        }
+
+    def _generate_examples(self) -> None:
+        raise NotImplementedError("_split_generators gives the rows themselves")
+
+
+def test_lists_of_words_and_of_numbered_tags_are_read_with_the_tags_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    TinyNames(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    real = tfds.builder
+    monkeypatch.setattr(tfds, "builder", lambda name, **options: real(name, data_dir=tmp_path, **options))
+    table = read_words("tfds:tiny_names", "train", DataSettings(), tags=True, intents=False)
+    assert sorted(zip(table.words, table.tags or [], strict=True)) == [
+        (["Ada", "Löve", "is"], ["B-PER", "I-PER", "O"]),
+        (["x"], ["O"]),
+    ]
+    assert "tensorflow" not in sys.modules

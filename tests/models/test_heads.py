@@ -30,7 +30,10 @@ from .reference import (
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("class_name", ["BertForMaskedLM", "BertForPreTraining", "BertForSequenceClassification"])
+@pytest.mark.parametrize(
+    "class_name",
+    ["BertForMaskedLM", "BertForPreTraining", "BertForSequenceClassification", "BertForTokenClassification"],
+)
 def test_logits_equal_transformers(class_name: str, shape: str, checkpoints: Checkpoints) -> None:
     for arrays in (batch(shape, padded=False), batch(shape, padded=True)):
         found = outputs(checkpoints.model(class_name, shape), **arrays)._asdict()
@@ -50,6 +53,18 @@ def torch_classification_loss(model: Any, arrays: dict[str, Any]) -> torch.Tenso
     return model(**arrays, labels=torch.tensor([2, 0, 1])).loss
 
 
+TAGS = np.where(np.arange(36).reshape(3, 12) % 4 == 1, np.arange(36).reshape(3, 12) % 3, -100)
+
+
+def tagging_loss(model: nnx.Module, arrays: dict[str, Any]) -> jax.Array:
+    chosen = TAGS >= 0
+    return (cross_entropy(model(**arrays).logits, jnp.where(chosen, TAGS, 0)) * chosen).sum() / chosen.sum()
+
+
+def torch_tagging_loss(model: Any, arrays: dict[str, Any]) -> torch.Tensor:
+    return model(**arrays, labels=torch.from_numpy(TAGS)).loss
+
+
 MLM_LABELS = np.where(np.arange(36).reshape(3, 12) % 5 == 1, np.arange(36).reshape(3, 12), -100)
 
 
@@ -67,6 +82,7 @@ def torch_mlm_loss(model: Any, arrays: dict[str, Any]) -> torch.Tensor:
     ("class_name", "loss", "torch_loss"),
     [
         ("BertForSequenceClassification", classification_loss, torch_classification_loss),
+        ("BertForTokenClassification", tagging_loss, torch_tagging_loss),
         ("BertForMaskedLM", mlm_loss, torch_mlm_loss),
     ],
 )

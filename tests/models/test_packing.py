@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxlm.models import BertForPreTraining, BertForSequenceClassification
+from jaxlm.models import (
+    BertForIntentAndSlots,
+    BertForPreTraining,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+)
+from jaxlm.models.hub import PretrainedModel
 
 from .reference import (
     SHAPES,
@@ -24,7 +30,7 @@ from .reference import (
 
 CONFIG = dataclasses.replace(
     SHAPES["erf"], hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.4, classifier_dropout=0.2,
-    id2label={0: "no", 1: "yes", 2: "maybe"},
+    id2label={0: "no", 1: "yes", 2: "maybe"}, id2intent={0: "ask", 1: "tell"},
 )  # fmt: skip
 LENGTHS = np.array([5, 9, 3, 12, 4, 7, 2])
 
@@ -133,18 +139,24 @@ def test_the_dropout_that_packing_preserves_is_there() -> None:
 
 
 @pytest.mark.parametrize("seed", [None, 8], ids=["without dropout", "with dropout"])
-def test_packed_token_and_sentence_logits_equal_unpacked(seed: int | None) -> None:
-    graphdef = BertForPreTraining.abstract(CONFIG)[0]
-    params = random_params(BertForPreTraining, CONFIG)
+@pytest.mark.parametrize("model", [BertForPreTraining, BertForIntentAndSlots, BertForTokenClassification])
+def test_packed_token_and_sentence_logits_equal_unpacked(model: type[PretrainedModel], seed: int | None) -> None:
+    graphdef, params = model.abstract(CONFIG)[0], random_params(model, CONFIG)
     key = None if seed is None else jax.random.key(seed)
     run = quick_jit(lambda params, arrays: nnx.merge(graphdef, params)(**arrays, dropout_key=key))
 
-    def logits(layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-        tokens, sentences = map(np.asarray, run(params, layout.arrays))
-        places = zip(layout.rows, layout.offsets, LENGTHS, strict=True)
-        of_examples = [tokens[row, offset : offset + length] for row, offset, length in places]
-        pooled = sentences[layout.rows] if sentences.ndim == 2 else sentences[layout.rows, layout.slots]
-        return np.concatenate(of_examples), pooled
+    def logits(layout: Layout) -> list[np.ndarray]:
+        arrays = dict(layout.arrays)
+        if model is BertForTokenClassification:
+            arrays.pop("pool_positions", None)
+        found = []
+        for array in map(np.asarray, run(params, arrays)):
+            if array.shape[:2] == layout.arrays["input_ids"].shape:  # of tokens
+                places = zip(layout.rows, layout.offsets, LENGTHS, strict=True)
+                found.append(np.concatenate([array[row, offset : offset + n] for row, offset, n in places]))
+            else:
+                found.append(array[layout.rows] if array.ndim == 2 else array[layout.rows, layout.slots])
+        return found
 
     expected = logits(LAYOUTS["unpacked"])
     for found, wanted in zip(logits(LAYOUTS["packed in one row"]), expected, strict=True):

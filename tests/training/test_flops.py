@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxlm.models import BertConfig, BertForMaskedLM, BertForPreTraining, BertForSequenceClassification
+from jaxlm.models import (
+    BertConfig,
+    BertForIntentAndSlots,
+    BertForMaskedLM,
+    BertForPreTraining,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+)
 from jaxlm.parallel.chips import peak_flops
 from jaxlm.training.flops import model_flops_utilization, train_flops
 
@@ -24,7 +31,9 @@ CONFIG = BertConfig(
     max_position_embeddings=LENGTH,
     hidden_act="relu",
     id2label=dict(enumerate("abcde")),
+    id2intent={0: "ask", 1: "tell"},
 )
+POOLED_CLASSES = {BertForPreTraining: 2, BertForSequenceClassification: 5, BertForIntentAndSlots: 2}
 
 Forward = Callable[[Any], jax.Array]  # parameters to a scalar
 
@@ -38,12 +47,14 @@ def _forward(model_class: Any) -> tuple[Forward, Any, dict[str, float]]:
         "position_ids": np.broadcast_to(np.arange(LENGTH, dtype=np.int32), ids.shape),
     }
     counts: dict[str, float] = {"tokens": ROWS * LENGTH, "row_length": LENGTH}
-    if model_class is not BertForSequenceClassification:
+    if model_class in (BertForMaskedLM, BertForPreTraining):
         inputs["predict_positions"] = np.tile(np.arange(PREDICTIONS, dtype=np.int32), (ROWS, 1))
         counts["predictions"] = ROWS * PREDICTIONS
-    if model_class is not BertForMaskedLM:
+    if model_class in POOLED_CLASSES:
         inputs["pool_positions"] = np.tile(np.arange(SLOTS, dtype=np.int32), (ROWS, 1))
-        counts |= {"pooled": ROWS * SLOTS, "classes": 2 if model_class is BertForPreTraining else 5}
+        counts |= {"pooled": ROWS * SLOTS, "classes": POOLED_CLASSES[model_class]}
+    if model_class in (BertForTokenClassification, BertForIntentAndSlots):
+        counts["token_classes"] = 5
     graphdef, params = model_class.abstract(CONFIG)
 
     def forward(params: Any) -> jax.Array:
@@ -67,10 +78,10 @@ def _products(jaxpr: Any) -> int:
 
 # Token types are read by a product too: embeddings, which are not counted.
 TOKEN_TYPES = 2 * ROWS * LENGTH * CONFIG.type_vocab_size * CONFIG.hidden_size
-MODELS = pytest.mark.parametrize("model_class", [BertForMaskedLM, BertForPreTraining, BertForSequenceClassification])
+MODELS = [BertForMaskedLM, BertForPreTraining, BertForSequenceClassification]
 
 
-@MODELS
+@pytest.mark.parametrize("model_class", [*MODELS, BertForTokenClassification, BertForIntentAndSlots])
 def test_flops_are_those_of_the_models_products_forward_and_backward(model_class: Any) -> None:
     forward, params, counts = _forward(model_class)
     step = train_flops(CONFIG, **counts)
@@ -78,7 +89,7 @@ def test_flops_are_those_of_the_models_products_forward_and_backward(model_class
     assert _products(jax.make_jaxpr(jax.grad(forward))(params).jaxpr) == step + 2 * TOKEN_TYPES
 
 
-@MODELS
+@pytest.mark.parametrize("model_class", MODELS)
 def test_flops_are_nearly_what_xla_counts(model_class: Any) -> None:
     forward, params, counts = _forward(model_class)
     xla = jax.jit(forward).lower(params).compile().cost_analysis()["flops"]

@@ -1,0 +1,112 @@
+"""Tags of words, such as `B-PER I-PER O`, and the entities that they mark.
+
+Four schemes are in use. IOB2 starts every entity with B-; IOB1, CoNLL-2003's own, only one that follows another of its
+type; IOBES also marks the last word (E-) and the only one (S-), which BILOU calls L- and U-. All are read by the rules
+of the shared tasks' script conlleval (https://www.clips.uantwerpen.be/conll2000/chunking/conlleval.txt), with seqeval's
+for E- and S-; to them no sequence is ill-formed: an I- that nothing started starts an entity.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from jaxlm.errors import UserError
+
+OUTSIDE = "O"
+SCHEMES = ("IOB2", "IOB1", "IOBES", "BILOU")
+_TAG = re.compile(r"O|[BIESLU]-.+", re.DOTALL)
+_TO_IOBES = {"L": "E", "U": "S"}
+_TO_BILOU = {"E": "L", "S": "U"}
+
+
+class Entity(NamedTuple):
+    """Words `start` to `end` - 1 of a sentence."""
+
+    type: str
+    start: int
+    end: int
+
+
+def is_tag(tag: object) -> bool:
+    """Whether this is O, or one of B-, I-, E-, S-, L-, U- with a type."""
+    return isinstance(tag, str) and _TAG.fullmatch(tag) is not None
+
+
+def _split(tag: str) -> tuple[str, str]:
+    """(prefix, type) of a tag, with IOBES's prefixes; a label without one, as some models have, is inside its type."""
+    if tag == OUTSIDE:
+        return OUTSIDE, ""
+    prefix, dash, kind = tag.partition("-")
+    if not dash or prefix not in "BIESLU" or len(prefix) != 1:
+        return "I", tag
+    return _TO_IOBES.get(prefix, prefix), kind
+
+
+def entities(tags: Sequence[str]) -> list[Entity]:
+    """The entities of a sentence, as conlleval reads them, in order."""
+    found: list[Entity] = []
+    start, kind, before = 0, "", OUTSIDE
+    for place, tag in enumerate([*tags, OUTSIDE]):
+        prefix, its_kind = _split(tag)
+        goes_on = before in "BI" and prefix in "IE" and its_kind == kind
+        if before != OUTSIDE and not goes_on:
+            found.append(Entity(kind, start, place))
+        if prefix != OUTSIDE and not goes_on:
+            start, kind = place, its_kind
+        before = prefix
+    return found
+
+
+def render(found: Sequence[Entity], words: int, scheme: str = "IOB2") -> list[str]:
+    """The tags of a sentence of so many words in a scheme."""
+    tags = [OUTSIDE] * words
+    previous = Entity("", 0, 0)
+    for entity in found:
+        kind, start, end = entity
+        inside = [f"I-{kind}"] * (end - start)
+        if scheme == "IOB2" or (scheme == "IOB1" and previous.end == start and previous.type == kind):
+            inside[0] = f"B-{kind}"
+        elif scheme in ("IOBES", "BILOU"):
+            names = _TO_BILOU if scheme == "BILOU" else {"E": "E", "S": "S"}
+            inside[0], inside[-1] = f"B-{kind}", f"{names['E']}-{kind}"
+            if len(inside) == 1:
+                inside[0] = f"{names['S']}-{kind}"
+        tags[start:end] = inside
+        previous = entity
+    return tags
+
+
+def as_iob2(source: str, places: Sequence[str], sequences: Sequence[Sequence[str]]) -> tuple[list[list[str]], str]:
+    """Finds out the scheme of a file's tags and rewrites them in IOB2.
+
+    Args:
+      places: of the sentences, for messages.
+      sequences: of each sentence, tags that `is_tag` holds for.
+
+    Returns:
+      The tags, and a remark that names the scheme and counts the sentences that are ill-formed in it.
+
+    Raises:
+      UserError: the file mixes IOBES with BILOU.
+    """
+    ends: dict[str, str] = {}  # scheme -> where its own prefixes were met first
+    for place, tags in zip(places, sequences, strict=True):
+        prefixes = {tag[0] for tag in tags}
+        for scheme, own in (("IOBES", "ES"), ("BILOU", "LU")):
+            if prefixes & set(own):
+                ends.setdefault(scheme, place)
+    if len(ends) > 1:
+        raise UserError(
+            f"{source}: tags of two schemes: E- or S- (IOBES; {ends['IOBES']}) and L- or U- (BILOU; {ends['BILOU']}); "
+            "write the file in one of them"
+        )
+    found = [entities(tags) for tags in sequences]
+    ill_formed = {
+        scheme: sum(render(of, len(tags), scheme) != list(tags) for of, tags in zip(found, sequences, strict=True))
+        for scheme in (ends or SCHEMES[:2])
+    }
+    scheme = min(ill_formed, key=lambda name: ill_formed[name])
+    remark = f"tags in {scheme}" + ("" if scheme == "IOB2" else ", taken as IOB2")
+    if ill_formed[scheme]:
+        remark += f" ({ill_formed[scheme]} ill-formed sentences are read as conlleval reads them)"
+    return [render(of, len(tags)) for of, tags in zip(found, sequences, strict=True)], remark

@@ -1,0 +1,299 @@
+"""Files of tagged words: CoNLL columns, rows with lists of words and tags, directories of seq.in, seq.out and label."""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxlm.config import DataSettings
+from jaxlm.data import files
+from jaxlm.data.files import Row
+from jaxlm.data.sources import SPLITS, TEXT_NAMES, is_scheme, scheme_rows
+from jaxlm.data.tags import is_tag
+from jaxlm.data.words import Sentence, WordTable, word_table
+from jaxlm.errors import UserError
+
+_WORD_NAMES = ("tokens", "words")
+_TAG_NAMES = ("ner_tags", "ner", "tags", "slots", "slot_tags", "labels")
+_INTENT_NAMES = ("intent", "label", "class", "category")
+_ROW_FORMATS = (".jsonl", ".json", ".parquet")
+_PLAIN_FORMATS = (".txt", ".csv", ".tsv")
+_DIRECTORY = ("seq.in", "seq.out", "label")
+
+
+def read_words(spec: str, split: str, settings: DataSettings, *, tags: bool, intents: bool) -> WordTable:
+    """Reads the sentences that a setting names.
+
+    Args:
+      spec: a file (rows where it ends in .jsonl, .json or .parquet, else CoNLL columns), a directory with `seq.in`,
+        `seq.out` and `label` in it or in its folder for the split, `tfds:NAME[:SPLIT]` or `hf:NAME[:SPLIT]`. Where
+        neither tags nor intents are wanted, txt is a raw text a line, and csv and tsv have a column of raw texts.
+      split: "train", "dev" or "test": which part is meant where `spec` does not say.
+      settings: columns, and what to do with bad sentences.
+
+    Raises:
+      UserError: no such data, no such column, or (unless `settings.bad_rows` is "skip") a sentence that cannot be read.
+    """
+    path = Path(spec)
+    if is_scheme(spec):
+        sentences = _rows(spec, scheme_rows(spec, split), settings, {}, tags=tags, intents=intents)
+    elif path.is_dir():
+        sentences = _directory(path, split, tags=tags, intents=intents)
+    elif not path.exists() and ":" in spec:
+        raise UserError(f"{spec}: no such file, and no kind of data: tfds:NAME and hf:NAME are")
+    elif (suffix := _suffix(path)) in _ROW_FORMATS or (suffix in _PLAIN_FORMATS and not (tags or intents)):
+        rows = files.read_rows(path, SPLITS[split])
+        names = _stated_names(path) if suffix == ".parquet" else {}
+        sentences = _rows(spec, rows, settings, names, tags=tags, intents=intents)
+    elif path.name == "seq.in" and not (tags or intents):
+        sentences = _lists_of_words(path)
+    elif intents:
+        raise UserError(
+            f"{spec}: a CoNLL file has no place for intents; a directory of seq.in, seq.out and label is meant, or "
+            "jsonl or parquet with columns tokens, tags and intent"
+        )
+    else:
+        sentences = _columns(path, settings, tags=tags)
+    return word_table(spec, sentences, settings.bad_rows, tags=tags, intents=intents)
+
+
+def is_word_directory(path: Path) -> bool:
+    """Whether a directory holds `seq.in`, or folders of splits that do."""
+    return any((folder / "seq.in").is_file() for folder in (path, *_folders(path)))
+
+
+def _folders(path: Path) -> list[Path]:
+    return [path / name for names in SPLITS.values() for name in names if (path / name).is_dir()]
+
+
+def _suffix(path: Path) -> str:
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in (".gz", ".xz")]
+    return suffixes[-1] if suffixes else ""
+
+
+def _bad_tag(tags: list[Any]) -> tuple[int, str] | None:
+    """Where a tag is none, and which."""
+    return next(((place, f" ({tag!r})") for place, tag in enumerate(tags) if not is_tag(tag)), None)
+
+
+_NO_TAG = "a tag that is neither O nor a type after B-, I- (or E-, S-, L-, U-)"
+
+
+def _columns(path: Path, settings: DataSettings, *, tags: bool) -> Iterator[Sentence]:
+    """The sentences of a CoNLL file: a word a line, columns parted by tabs or spaces, sentences by blank lines."""
+    word_column = _position(path, "words", settings.words, 0)
+    tag_column = _position(path, "tags", settings.tags, -1)
+    width = 0
+    for blank, group in itertools.groupby(files.lines(path), lambda item: item[1] is not None and _is_break(item[1])):
+        if blank:
+            continue
+        sentence, problem = list(group), None
+        cells: list[list[str]] = []
+        for number, line in sentence:
+            values = [] if line is None else _cells(line)
+            width = width or len(values)
+            if line is None:
+                problem = Sentence(Row(number, []), problem="not UTF-8")
+            elif not all(values):
+                problem = Sentence(Row(number, []), problem="an empty column")
+            elif len(values) != width:
+                detail = f" ({len(values)} instead of {width})"
+                problem = Sentence(Row(number, []), problem="wrong number of columns", detail=detail)
+            elif tags and width < 2:
+                raise UserError(f"{path}, line {number}: one column; words and tags are meant, parted by space or tab")
+            else:
+                for name, column in (("words", word_column), ("tags", tag_column if tags else 0)):
+                    if not -width <= column < width:
+                        raise UserError(f"{path}, line {number}: --data.{name} {column}: there are {width} columns")
+                if tags and not is_tag(values[tag_column]):
+                    problem = Sentence(Row(number, []), problem=_NO_TAG, detail=f" ({values[tag_column]!r})")
+            if problem is not None:
+                break
+            cells.append(values)
+        first = Row(sentence[0][0], [])
+        yield problem or Sentence(
+            first, [values[word_column] for values in cells], [values[tag_column] for values in cells] if tags else None
+        )
+
+
+def _is_break(line: str) -> bool:
+    return not line.strip() or line.lstrip().startswith("-DOCSTART-")
+
+
+def _cells(line: str) -> list[str]:
+    """By tabs where there are any, so that a word may hold a space; other white space may be part of a word, too."""
+    if "\t" in line.strip(" "):
+        return [cell.strip(" ") for cell in line.split("\t")]
+    return re.split(" +", line.strip(" "))
+
+
+def _position(path: Path, name: str, asked: str | None, default: int) -> int:
+    if asked is None:
+        return default
+    try:
+        return int(asked)
+    except ValueError:
+        raise UserError(
+            f"{path}: --data.{name} {asked}: a CoNLL file's columns have numbers: 0, 1, ..., or -1 for the last"
+        ) from None
+
+
+def _rows(
+    source: str, rows: Iterator[Row], settings: DataSettings, names: dict[str, list[str]], *, tags: bool, intents: bool
+) -> Iterator[Sentence]:
+    """The sentences of rows with a list of words, a list of tags, and perhaps an intent; or, of neither, raw texts.
+
+    `names` are those of the columns that hold numbers.
+    """
+    columns: dict[str, Any] | None = None
+    for row in rows:
+        if row.problem:
+            yield Sentence(row, problem=row.problem)
+            continue
+        values = row.values if isinstance(row.values, dict) else dict(enumerate(row.values))
+        columns = columns or _find_columns(source, values, settings, tags=tags, intents=intents)
+        absent = next((column for column in columns.values() if column not in values), None)
+        if absent is not None:
+            yield Sentence(row, problem="a column is missing", detail=f" ({absent})")
+        elif "text" in columns:
+            text = values[columns["text"]]
+            if isinstance(text, str):
+                yield Sentence(row, text=text)
+            else:
+                yield Sentence(row, problem="text that is no string", detail=f" ({text!r})")
+        else:
+            yield _sentence(row, values, columns, names)
+
+
+def _find_columns(
+    source: str, values: dict[Any, Any], settings: DataSettings, *, tags: bool, intents: bool
+) -> dict[str, Any]:
+    """The columns that are wanted, by what they hold: `words`, `tags` and `intent`, or `text`."""
+    wanted = [("words", "words", settings.words, _WORD_NAMES)]
+    if tags:
+        wanted.append(("tags", "tags", settings.tags, _TAG_NAMES))
+    if intents:
+        wanted.append(("intent", "label", settings.label, _INTENT_NAMES))
+    found: dict[str, Any] = {}
+    for name, setting, asked, usual in wanted:
+        column = (
+            asked if asked is not None else next((usual_name for usual_name in usual if usual_name in values), None)
+        )
+        if column is not None and column in values and column not in found.values():
+            found[name] = column
+        elif name == "words" and asked is None and not (tags or intents):
+            return {"text": _text_column(source, values, settings)}
+        else:
+            listing = ", ".join(map(str, values))
+            raise UserError(
+                f"{source}: which column holds the {name}{'' if asked is None else f' (--data.{setting} {asked})'}? "
+                f"Columns: {listing} - choose with --data.{setting} NAME"
+            )
+    return found
+
+
+def _text_column(source: str, values: dict[Any, Any], settings: DataSettings) -> Any:
+    names = {str(name): name for name in values}
+    usual = [settings.text] if settings.text is not None else TEXT_NAMES
+    column = next((names[name] for name in usual if name in names), None)
+    if column is None and settings.text is None and len(names) == 1:
+        column = next(iter(values))
+    if column is None:
+        raise UserError(
+            f"{source}: which column is the text? Columns: {', '.join(names)} - choose with --data.text NAME"
+        )
+    return column
+
+
+def _sentence(row: Row, values: dict[Any, Any], columns: dict[str, Any], names: dict[str, list[str]]) -> Sentence:
+    words = values[columns["words"]]
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        return Sentence(row, problem="words that are no list of strings", detail=f" ({_short(words)})")
+    tags = None
+    if "tags" in columns:
+        tags = values[columns["tags"]]
+        if not isinstance(tags, list):
+            return Sentence(row, problem="tags that are no list", detail=f" ({_short(tags)})")
+        if len(tags) != len(words):
+            detail = f" ({len(words)} words, {len(tags)} tags)"
+            return Sentence(row, problem="not one tag a word", detail=detail)
+        known = names.get(columns["tags"], [])
+        if any(isinstance(tag, int) and not 0 <= tag < len(known) for tag in tags):
+            return Sentence(row, problem="tags that are numbers without names", detail=f" ({_short(tags)})")
+        tags = [known[tag] if isinstance(tag, int) else tag for tag in tags]
+        if (bad := _bad_tag(tags)) is not None:
+            return Sentence(row, problem=_NO_TAG, detail=f"{bad[1]}, of word {bad[0] + 1}")
+    intent = None
+    if "intent" in columns:
+        cell, known = values[columns["intent"]], names.get(columns["intent"], [])
+        if isinstance(cell, int) and 0 <= cell < len(known):
+            cell = known[cell]
+        if isinstance(cell, (list, dict)):
+            return Sentence(row, problem="an intent that is no name", detail=f" ({_short(cell)})")
+        intent = "" if cell is None else str(cell).strip()
+    return Sentence(row, words, tags, intent)
+
+
+def _stated_names(path: Path) -> dict[str, list[str]]:
+    """The names of numbered columns, where the `datasets` library wrote a parquet file and noted them in it."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        noted = (pyarrow.parquet.read_schema(path).metadata or {}).get(b"huggingface", b"{}")
+        features = json.loads(noted).get("info", {}).get("features", {})
+        found = {name: {**feature, **feature.get("feature", {})} for name, feature in features.items()}
+    except (pyarrow.ArrowException, OSError, ValueError, AttributeError, TypeError):
+        return {}  # a note of another kind, or none: reading the rows says what is wrong with the file
+    return {name: list(feature["names"]) for name, feature in found.items() if isinstance(feature.get("names"), list)}
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _lists_of_words(path: Path) -> Iterator[Sentence]:
+    for number, line in files.lines(path):
+        row = Row(number, [])
+        yield Sentence(row, problem="not UTF-8") if line is None else Sentence(row, _parted(line))
+
+
+def _directory(path: Path, split: str, *, tags: bool, intents: bool) -> Iterator[Sentence]:
+    """The sentences of a directory as Goo et al. 2018 laid ATIS and SNIPS out: `seq.in` has their words, `seq.out` the
+    tags and `label` the intents, a line a sentence each."""
+    folder = next((path / name for name in SPLITS[split] if (path / name / "seq.in").is_file()), path)
+    wanted = [name for name, wants in zip(_DIRECTORY, (True, tags, intents), strict=True) if wants]
+    for name in wanted:
+        if not (folder / name).is_file():
+            inside = ", ".join(sorted(entry.name for entry in folder.iterdir())[:10])
+            raise UserError(f"{folder} is a directory without {name} (it holds: {inside or 'nothing'})")
+    for lines in itertools.zip_longest(*(files.lines(folder / name) for name in wanted)):
+        number = next(line[0] for line in lines if line is not None)
+        row = Row(number, [])
+        texts = {name: "" if line is None else line[1] for name, line in zip(wanted, lines, strict=True)}
+        if (broken := next((name for name, text in texts.items() if text is None), None)) is not None:
+            yield Sentence(row, problem=f"not UTF-8 in {broken}")
+            continue
+        words, found, intent = (_parted(texts.get(name) or "") for name in _DIRECTORY)
+        if not (words or found or intent):  # blank in every file, so they agree
+            continue
+        if ended := [name for name, line in zip(wanted, lines, strict=True) if line is None]:
+            longer = ", ".join(name for name in wanted if name not in ended)
+            raise UserError(
+                f"{folder}, line {number}: {', '.join(ended)} ended before {longer}; their lines have to agree"
+            )
+        if tags and len(words) != len(found):
+            detail = f" ({len(words)} words in seq.in, {len(found)} tags in seq.out)"
+            yield Sentence(row, problem="not one tag a word", detail=detail)
+        elif tags and (bad := _bad_tag(found)) is not None:
+            yield Sentence(row, problem=_NO_TAG, detail=f"{bad[1]}, of word {bad[0] + 1} in seq.out")
+        else:
+            yield Sentence(row, words, found if tags else None, " ".join(intent) if intents else None)
+
+
+def _parted(line: str) -> list[str]:
+    """By spaces and tabs; other white space may be part of a word."""
+    return [word for word in re.split("[ \t]+", line) if word]

@@ -1,0 +1,161 @@
+"""Sentences as lists of words: what tasks that tag words read, and how raw text is parted into words."""
+
+import dataclasses
+import functools
+import logging
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from jaxlm.data.files import Row
+from jaxlm.data.sources import Problems, Table
+from jaxlm.data.tags import as_iob2
+from jaxlm.errors import UserError
+
+log = logging.getLogger("jaxlm")
+
+# Ideographs stand alone, as in google-research/bert tokenization.py, `_is_chinese_char`.
+_IDEOGRAPHS = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x2CEAF), (0x2F800, 0x2FA1F))
+
+
+@dataclasses.dataclass(frozen=True)
+class WordTable(Table):
+    """Sentences in memory; word `w` of a sentence is `text[starts[w]:starts[w] + len(words[w])]`.
+
+    `labels`, where a task has them, are of whole sentences (intents).
+    """
+
+    words: list[list[str]] = dataclasses.field(default_factory=list)
+    starts: list[list[int]] = dataclasses.field(default_factory=list)
+    tags: list[list[str]] | None = None  # of the words, in IOB2
+    remarks: tuple[str, ...] = ()  # what a person should know of how the tags were read
+
+    def unlabelled(self) -> "WordTable":
+        return dataclasses.replace(self, labels=None, tags=None, remarks=())
+
+
+class Sentence(NamedTuple):
+    """What a reader found: words with their tags and intent, or a raw text, or what is wrong."""
+
+    row: Row  # where; its values do not matter
+    words: list[str] | None = None  # None: `text` is to be parted
+    tags: list[str] | None = None
+    intent: str | None = None
+    text: str = ""
+    problem: str | None = None
+    detail: str = ""
+
+
+def word_table(source: str, sentences: Iterable[Sentence], bad_rows: str, *, tags: bool, intents: bool) -> WordTable:
+    """Checks sentences and puts them into a table.
+
+    Args:
+      bad_rows: "error" or "skip", as `DataSettings.bad_rows`.
+      tags, intents: whether every sentence has to have them.
+
+    Raises:
+      UserError: a bad sentence, unless `bad_rows` is "skip"; or none that is good.
+    """
+    problems = Problems(source, bad_rows)
+    table = WordTable(source, [], None, [] if intents else None, [], skipped=problems.counts, tags=[] if tags else None)
+    for sentence in sentences:
+        if sentence.problem is not None:
+            problems.report(sentence.row, sentence.problem, sentence.detail)
+            continue
+        if sentence.words is None:
+            text, found = sentence.text, split_words(sentence.text)
+            words, starts = [word for word, _ in found], [start for _, start in found]
+        else:
+            words = sentence.words
+            text, starts = joined(words)
+        if not words:
+            problems.report(sentence.row, "a sentence without words")
+        elif intents and not sentence.intent:
+            problems.report(sentence.row, "no intent")
+        elif tags and sentence.tags is None:
+            problems.report(sentence.row, "no tags")
+        else:
+            table.texts.append(text)
+            table.words.append(words)
+            table.starts.append(starts)
+            table.places.append(sentence.row.place)
+            if table.labels is not None:
+                table.labels.append(sentence.intent)
+            if table.tags is not None:
+                table.tags.append(sentence.tags or [])
+    if not table.texts:
+        raise UserError(f"{source}: no sentence could be read" if problems.counts else f"{source}: no sentences")
+    if problems.counts:
+        listing = ", ".join(f"{count} {kind}" for kind, count in problems.counts.items())
+        log.warning("%s: sentences left out: %s", source, listing)
+    if table.tags is None:
+        return table
+    in_iob2, remark = as_iob2(source, table.places, table.tags)
+    return dataclasses.replace(table, tags=in_iob2, remarks=(remark,))
+
+
+def raw_texts(texts: Sequence[str | bytes]) -> Iterator[Sentence]:
+    """Texts that come from no file; bytes are UTF-8 lines, of which an empty last one does not count."""
+    if texts and texts[-1] == b"":
+        texts = texts[:-1]
+    for number, text in enumerate(texts, 1):
+        try:
+            given = text.decode("utf-8").rstrip("\r") if isinstance(text, bytes) else text
+        except UnicodeDecodeError:
+            yield Sentence(Row(number, []), problem="not UTF-8")
+        else:
+            yield Sentence(Row(number, []), text=given)
+
+
+def joined(words: Sequence[str]) -> tuple[str, list[int]]:
+    """Words with a space between them, and where each starts."""
+    starts, place = [], 0
+    for word in words:
+        starts.append(place)
+        place += len(word) + 1
+    return " ".join(words), starts
+
+
+def split_words(text: str) -> list[tuple[str, int]]:
+    """The words of a raw text and where each starts: `text[start:start + len(word)] == word`.
+
+    White space parts words; punctuation, symbols and ideographs are words by themselves. A hyphen or a full stop
+    between two letters or digits is none of these: it stays inside, as in the CoNLL files (Jean-Claude, U.S, 3.5).
+    What combines with the character before it (accents, variation selectors, joiners) stays with it.
+    """
+    found: list[tuple[str, int]] = []
+    start, runs = -1, False  # of the word at hand: where it started, and whether letters go on with it
+
+    def close(end: int) -> None:
+        if start >= 0:
+            found.append((text[start:end], start))
+
+    for place, character in enumerate(text):
+        kind = _kind(character)
+        if kind == "joiner":
+            inside = runs and _kind(text[place - 1]) != "joiner" and _kind(text[place + 1 : place + 2]) == "letter"
+            kind = "letter" if inside else "alone"
+        if kind == "space":
+            close(place)
+            start, runs = -1, False
+        elif kind == "alone" or start < 0 or (kind == "letter" and not runs):
+            close(place)
+            start, runs = place, kind != "alone"
+    close(len(text))
+    return found
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _kind(character: str) -> str:
+    if not character:
+        return "space"
+    category = unicodedata.category(character)
+    if character.isspace() or category in ("Cc", "Zs", "Zl", "Zp"):
+        return "space"
+    if category[0] == "M" or category == "Cf":
+        return "mark"
+    if character in "-.":
+        return "joiner"
+    if category[0] in "PS" or any(first <= ord(character) <= last for first, last in _IDEOGRAPHS):
+        return "alone"
+    return "letter"
