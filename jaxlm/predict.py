@@ -19,7 +19,7 @@ from jaxlm.tasks import Task, task_of
 from jaxlm.tasks.base import Metrics
 from jaxlm.training.evaluation import Evaluator
 
-_ROW_LENGTHS = (32, 64, 128, 256, 512)  # few shapes, so that the compilation cache is hit
+_ROW_LENGTHS = (32, 64, 128, 256, 384, 512)  # few shapes, so that the compilation cache is hit
 
 
 class Predictor:
