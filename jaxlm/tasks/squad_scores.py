@@ -48,10 +48,11 @@ def _f1(given: list[str], wanted: list[str], version_2: bool) -> float:
 
 
 def best_threshold(scores: np.ndarray, null_differences: np.ndarray, answerable: np.ndarray) -> tuple[float, float]:
-    """The threshold from which on there is said to be no answer, for the best mean score; and that score in per cent.
+    """The threshold above which there is said to be no answer, for the best mean score; and that score in per cent.
 
-    As `find_best_thresh` of evaluate-v2.0.py, which moves the threshold up from one question to the next and takes the
-    first that is best. It starts from 0, as if differences were probabilities; here it starts below the smallest one.
+    As `find_best_thresh` of evaluate-v2.0.py: with the questions in the order of their differences, the first place
+    that is best. That script returns the difference before it, and starts from 0 as if differences were probabilities;
+    here it is halfway to the next difference, so that rounding does not move a question to the other side.
 
     Args:
       scores: `[questions]`, exact match or F1 of each question's best answer, were one given.
@@ -63,5 +64,5 @@ def best_threshold(scores: np.ndarray, null_differences: np.ndarray, answerable:
     totals = (~answerable).sum() + np.concatenate([[0.0], np.cumsum(gains)])
     best = int(np.argmax(totals))
     ranked = null_differences[order]
-    threshold = ranked[best - 1] if best else ranked[0] - 1.0
-    return float(threshold), float(100.0 * totals[best] / len(scores))
+    bounds = np.concatenate([[ranked[0] - 2.0], ranked, [ranked[-1] + 2.0]])
+    return float(bounds[best : best + 2].mean()), float(100.0 * totals[best] / len(scores))
