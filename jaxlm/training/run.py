@@ -115,9 +115,11 @@ def _report(config: Config, workdir: Path, summary: dict[str, Any], console: Con
         console.say(f"{judged}: " + ", ".join(f"{k} {v:.4g}" for k, v in scalars(summary[judged]).items()))
     if judged and "from_scratch" in summary:
         metrics, scratch = summary[judged], summary["from_scratch"][judged]
-        console.say(f"held-out accuracy, pre-trained:           {metrics['accuracy']:.3f}")
-        console.say(f"held-out accuracy, without pre-training:  {scratch['accuracy']:.3f}")
-        console.say(f"held-out accuracy, always the majority:   {metrics['majority_accuracy']:.3f}")
+        name = TASKS[config.task].metrics_to_judge_by[0]
+        console.say(f"held-out {name}, pre-trained:           {metrics[name]:.3f}")
+        console.say(f"held-out {name}, without pre-training:  {scratch[name]:.3f}")
+        if "majority_accuracy" in metrics:
+            console.say(f"held-out {name}, always the majority:   {metrics['majority_accuracy']:.3f}")
     if config.task != "masked_lm" and judged:
         _show_predictions(config, workdir, judged, console)
     console.say(f"training took {duration(summary['train']['wall_s'])} "

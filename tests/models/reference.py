@@ -11,7 +11,14 @@ import torch
 import transformers
 from flax import nnx
 
-from jaxlm.models import BertConfig, BertForMaskedLM, BertForPreTraining, BertForSequenceClassification, BertModel
+from jaxlm.models import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForPreTraining,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertModel,
+)
 from jaxlm.models.hub import PretrainedModel
 
 CLASSES: dict[str, type[PretrainedModel]] = {
@@ -19,6 +26,7 @@ CLASSES: dict[str, type[PretrainedModel]] = {
     "BertForMaskedLM": BertForMaskedLM,
     "BertForPreTraining": BertForPreTraining,
     "BertForSequenceClassification": BertForSequenceClassification,
+    "BertForQuestionAnswering": BertForQuestionAnswering,
 }
 
 SHAPES = {

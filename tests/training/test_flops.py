@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxlm.models import BertConfig, BertForMaskedLM, BertForPreTraining, BertForSequenceClassification
+from jaxlm.models import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForPreTraining,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+)
 from jaxlm.parallel.chips import peak_flops
 from jaxlm.training.flops import model_flops_utilization, train_flops
 
@@ -38,10 +44,12 @@ def _forward(model_class: Any) -> tuple[Forward, Any, dict[str, float]]:
         "position_ids": np.broadcast_to(np.arange(LENGTH, dtype=np.int32), ids.shape),
     }
     counts: dict[str, float] = {"tokens": ROWS * LENGTH, "row_length": LENGTH}
-    if model_class is not BertForSequenceClassification:
+    if model_class is BertForQuestionAnswering:
+        counts |= {"scored": ROWS * LENGTH, "classes": 2}
+    if model_class in (BertForMaskedLM, BertForPreTraining):
         inputs["predict_positions"] = np.tile(np.arange(PREDICTIONS, dtype=np.int32), (ROWS, 1))
         counts["predictions"] = ROWS * PREDICTIONS
-    if model_class is not BertForMaskedLM:
+    if model_class in (BertForPreTraining, BertForSequenceClassification):
         inputs["pool_positions"] = np.tile(np.arange(SLOTS, dtype=np.int32), (ROWS, 1))
         counts |= {"pooled": ROWS * SLOTS, "classes": 2 if model_class is BertForPreTraining else 5}
     graphdef, params = model_class.abstract(CONFIG)
@@ -67,7 +75,9 @@ def _products(jaxpr: Any) -> int:
 
 # Token types are read by a product too: embeddings, which are not counted.
 TOKEN_TYPES = 2 * ROWS * LENGTH * CONFIG.type_vocab_size * CONFIG.hidden_size
-MODELS = pytest.mark.parametrize("model_class", [BertForMaskedLM, BertForPreTraining, BertForSequenceClassification])
+MODELS = pytest.mark.parametrize(
+    "model_class", [BertForMaskedLM, BertForPreTraining, BertForSequenceClassification, BertForQuestionAnswering]
+)
 
 
 @MODELS
