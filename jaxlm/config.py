@@ -14,7 +14,15 @@ from typing import Any, Literal
 
 from jaxlm.errors import UserError
 
-TaskName = Literal["classification", "regression", "multi_label", "token_classification", "intent_slots", "masked_lm"]
+TaskName = Literal[
+    "classification",
+    "regression",
+    "multi_label",
+    "token_classification",
+    "intent_slots",
+    "question_answering",
+    "masked_lm",
+]
 
 
 def _apply(default: Any) -> Any:
@@ -129,6 +137,24 @@ class TagSettings:
 
 
 @dataclass(frozen=True)
+class AnswerSettings:
+    """How answers are looked for in their contexts (task question_answering)."""
+
+    stride: int = 128
+    """Tokens by which each window of a long context starts after the one before it (doc_stride of BERT's run_squad.py;
+    the doc_stride of transformers' run_qa.py is what two windows share: here, the window's context less the stride)."""
+    max_question_length: int = 64
+    """Tokens of a question; longer ones are cut, and counted."""
+    max_answer_length: int = 30
+    """Most tokens of an answer that is predicted."""
+    n_best: int = 20
+    """Answers that `predict` lists for a question, and over which their probabilities add up to 1."""
+    null_threshold: float | None = None
+    """A question has no answer where the score of none exceeds the best answer's by more than this (SQuAD 2.0's
+    null_score_diff_threshold); unset: chosen on dev for the best F1, or 0 without dev."""
+
+
+@dataclass(frozen=True)
 class Phase:
     """A part of a pre-training with its own row length or batch size; weights and optimizer go on from the last one."""
 
@@ -207,6 +233,7 @@ class Stage:
     objective: ObjectiveSettings = ObjectiveSettings()
     labels: LabelSettings = LabelSettings()
     tags: TagSettings = TagSettings()
+    qa: AnswerSettings = AnswerSettings()
     train: TrainSettings = TrainSettings()
     optim: OptimSettings = OptimSettings()
 
@@ -235,11 +262,19 @@ def validate(config: Stage, where: str = "") -> None:
       UserError: a setting is out of range or missing; the message names the flag.
     """
     train, optim, data, model, objective = config.train, config.optim, config.data, config.model, config.objective
-    threshold, tags = config.labels.threshold, config.tags
+    threshold, tags, qa = config.labels.threshold, config.tags, config.qa
     checks: list[tuple[bool, str, Any, str]] = [
         (threshold is None or 0 < threshold < 1, "labels.threshold", threshold, "between 0 and 1"),
         (0 <= tags.overlap <= 0.9, "tags.overlap", tags.overlap, "between 0 and 0.9"),
         (0 <= tags.intent_weight < math.inf, "tags.intent_weight", tags.intent_weight, "at least 0"),
+        (qa.stride >= 1, "qa.stride", qa.stride, "at least 1"),
+        (qa.max_question_length >= 1, "qa.max_question_length", qa.max_question_length, "at least 1"),
+        (qa.max_answer_length >= 1, "qa.max_answer_length", qa.max_answer_length, "at least 1"),
+        (qa.n_best >= 1, "qa.n_best", qa.n_best, "at least 1"),
+        (
+            qa.null_threshold is None or math.isfinite(qa.null_threshold),
+            "qa.null_threshold", qa.null_threshold, "a number, or None",
+        ),
         (train.batch_size >= 1, "train.batch_size", train.batch_size, "at least 1"),
         (train.eval_batch_size >= 1, "train.eval_batch_size", train.eval_batch_size, "at least 1"),
         (train.micro_batches >= 1, "train.micro_batches", train.micro_batches, "at least 1"),
@@ -274,6 +309,16 @@ def validate(config: Stage, where: str = "") -> None:
         (0 <= data.validation < 1, "data.validation", data.validation, "in [0, 1)"),
         (data.train is not None or bool(data.mixture), "data.train", data.train, "a file, tfds:NAME or hf:NAME"),
     ]  # fmt: skip
+    if config.task == "question_answering":
+        least = qa.max_question_length + qa.stride + 3
+        checks += [
+            (
+                data.max_length >= least, "data.max_length", data.max_length,
+                f"at least {least}, or windows would not overlap: [CLS], a question (qa.max_question_length "
+                f"{qa.max_question_length}), [SEP], qa.stride {qa.stride}, [SEP]",
+            ),
+            (not train.label_smoothing, "train.label_smoothing", train.label_smoothing, "0 in question_answering"),
+        ]  # fmt: skip
     if isinstance(config, Config):
         devices = config.mesh.devices
         checks += [

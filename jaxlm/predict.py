@@ -21,7 +21,7 @@ from jaxlm.training.evaluation import Evaluator
 
 log = logging.getLogger("jaxlm")
 
-_ROW_LENGTHS = (32, 64, 128, 256, 512)  # few shapes, so that the compilation cache is hit
+_ROW_LENGTHS = (32, 64, 128, 256, 384, 512)  # few shapes, so that the compilation cache is hit
 
 
 class Predictor:

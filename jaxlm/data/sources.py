@@ -9,7 +9,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 
@@ -143,6 +143,13 @@ def scheme_rows(spec: str, split: str) -> Iterator[Row]:
     return _SCHEMES[scheme](name, split)[1]
 
 
+class Placed(Protocol):
+    """What lies somewhere in a source."""
+
+    @property
+    def place(self) -> str: ...
+
+
 class Problems:
     """Stops at the first bad row, or counts them, as the setting says."""
 
@@ -150,7 +157,7 @@ class Problems:
         self.source, self.policy = source, policy
         self.counts: dict[str, int] = {}
 
-    def report(self, row: Row, kind: str, detail: str = "") -> None:
+    def report(self, row: Placed, kind: str, detail: str = "") -> None:
         if self.policy == "error":
             raise UserError(
                 f"{self.source}, {row.place}: {kind}{detail}; correct it, or leave such rows out: --data.bad_rows skip"

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,8 @@ from jaxlm.errors import UserError
 
 # A consonant of these scripts keeps the marks that are written around it.
 _SPACELESS = r"[\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]\p{M}*"
+# Categories of what is drawn with the character before it: accents, joiners, variation selectors.
+_DRAWN_WITH = ("Mn", "Mc", "Me", "Cf")
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -28,6 +31,13 @@ class Encoded(NamedTuple):
     token_type_ids: np.ndarray  # [tokens] int8
     offsets: np.ndarray  # [texts + 1] int64
     truncated: int  # texts that were cut
+
+
+class Spans(NamedTuple):
+    """A text as tokens, and the characters of the text that each stands for."""
+
+    ids: np.ndarray  # [tokens] int32
+    spans: np.ndarray  # [tokens, 2] int32: the first character, and the one after the last
 
 
 class TextTokenizer:
@@ -103,6 +113,21 @@ class TextTokenizer:
         inputs = [[word] for word in words]
         encodings = self._backend.encode_batch_fast(inputs, is_pretokenized=True, add_special_tokens=False)
         return {word: encoding.ids for word, encoding in zip(words, encodings, strict=True)}
+
+    def tokenize_with_spans(self, texts: Sequence[str]) -> list[Spans]:
+        """Tokens of texts without special tokens, on all cores, and where in the text each lies.
+
+        What the tokenizer drops after a token but is drawn with it (the accents of an uncased vocabulary, joiners,
+        variation selectors) counts as the token's: text that is cut out by tokens ends where a reader sees it end.
+        """
+        encodings = self._backend.encode_batch(list(texts), add_special_tokens=False)
+        found = []
+        for text, encoding in zip(texts, encodings, strict=True):
+            spans = np.array(encoding.offsets, np.int32).reshape(-1, 2)
+            if not text.isascii():
+                _take_in_what_is_drawn_with(text, spans)
+            found.append(Spans(np.array(encoding.ids, np.int32), spans))
+        return found
 
     @functools.cached_property
     def _memory(self) -> WordMemory | None:
@@ -203,6 +228,16 @@ class TextTokenizer:
             if pairs is not None:
                 types[start:stop] = encoding.type_ids
         return Encoded(ids, types, offsets, sum(bool(encoding.overflowing) for encoding in encodings))
+
+
+def _take_in_what_is_drawn_with(text: str, spans: np.ndarray) -> None:
+    """Moves the end of each of `spans [tokens, 2]` past characters that no token stands for and that belong to it."""
+    starts = [*spans[1:, 0].tolist(), len(text)]
+    for token, following in enumerate(starts):
+        end = int(spans[token, 1])
+        while end < following and unicodedata.category(text[end]) in _DRAWN_WITH:
+            end += 1
+        spans[token, 1] = end
 
 
 def _bert_backend(vocab: dict[str, int], settings: dict) -> tokenizers.Tokenizer:

@@ -9,11 +9,21 @@ from jaxlm.tasks.classification import Classification
 from jaxlm.tasks.intent_slots import IntentAndSlots
 from jaxlm.tasks.masked_lm import MaskedLM
 from jaxlm.tasks.multi_label import MultiLabel
+from jaxlm.tasks.question_answering import QuestionAnswering
 from jaxlm.tasks.regression import Regression
 from jaxlm.tasks.token_classification import TokenClassification
 
 TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (Classification, Regression, MultiLabel, TokenClassification, IntentAndSlots, MaskedLM)
+    task.name: task
+    for task in (
+        Classification,
+        Regression,
+        MultiLabel,
+        TokenClassification,
+        IntentAndSlots,
+        QuestionAnswering,
+        MaskedLM,
+    )
 }
 
 
@@ -35,6 +45,8 @@ def task_of(directory: Path, config: BertConfig) -> type[Task]:
             by_problem: dict[str, type[Task]] = {"regression": Regression, "multi_label_classification": MultiLabel}
             one_output: type[Task] = Regression if config.num_labels == 1 else Classification
             return by_problem.get(config.problem_type or "", one_output)
+    elif "question-answering head" in heads:
+        return QuestionAnswering
     elif "masked-LM head" in heads:
         return MaskedLM
     raise UserError(

@@ -38,6 +38,7 @@ class Task(abc.ABC):
     model_class: type[PretrainedModel]
     label_kind: ClassVar[LabelKind | None]  # what its data's label column holds; None: it has none
     metrics_to_judge_by: ClassVar[tuple[str, ...]]  # the best checkpoint goes by the first, unless set otherwise
+    predict_flags: ClassVar[str] = '--text "a text of your own"'  # an example of what `predict` reads
 
     def __init__(self, stage: Stage, tokenizer: TextTokenizer):
         self.stage = stage
@@ -86,6 +87,10 @@ class Task(abc.ABC):
     def examples_to_predict(self, table: Table) -> tuple[Examples, int]:
         """`examples` for `predict`, of a table without answers."""
         return self.examples(table)
+
+    def describe_cut(self, count: int) -> str:
+        """What `examples` cut, for a person."""
+        return f"{count} texts cut to {self.stage.data.max_length} tokens (--data.max_length)"
 
     def configure(self, config: BertConfig) -> BertConfig:
         """The model's config with what the task knows of it, such as the labels."""

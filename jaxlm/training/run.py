@@ -127,7 +127,7 @@ def _report(config: Config, workdir: Path, summary: dict[str, Any], console: Con
     console.say(f"loss curve: {workdir / 'loss.png'}")
     console.say(f"model: {workdir / 'model'}")
     if config.task != "masked_lm":
-        console.say(f'next: python -m jaxlm predict {workdir / "model"} --text "a text of your own"')
+        console.say(f"next: python -m jaxlm predict {workdir / 'model'} {TASKS[config.task].predict_flags}")
     else:
         console.say(f"next: python -m jaxlm train configs/sst2.py --model.init {workdir / 'model'}")
 

@@ -1,6 +1,7 @@
 """From a config to everything a training needs: task, tokenizer, model shape, planned batches, compiled step."""
 
 import dataclasses
+import itertools
 import logging
 import math
 from pathlib import Path
@@ -127,7 +128,7 @@ def _from_tables(config: Config, mesh: Mesh, init: Path | None, given: BertConfi
             per_epoch = -(-examples.groups // config.train.batch_size)
             steps = config.train.steps or math.ceil(config.train.epochs * per_epoch - 1e-9)
         batches[split] = _batches(config, task, mesh, bert_config, examples, split, steps)
-        notes.append(_note(split, examples, batches[split], truncated, table, config.data.max_length))
+        notes.append(_note(split, task, examples, batches[split], truncated, table))
     return tokenizer, task, bert_config, batches, notes, steps
 
 
@@ -159,7 +160,8 @@ def _tokenizer(config: Config, init: Path | None, train: Table) -> TextTokenizer
         return TextTokenizer.load(hub.resolve(config.data.tokenizer, weights=False))
     if init is not None:
         return TextTokenizer.load(init)
-    return TextTokenizer.train(train.texts, config.data.vocab_size, config.data.lowercase)
+    texts = itertools.chain(train.texts, dict.fromkeys(train.pairs or ()))  # many questions may share a context
+    return TextTokenizer.train(texts, config.data.vocab_size, config.data.lowercase)
 
 
 def _shape(config: Config, given: BertConfig | None, tokenizer: TextTokenizer, longest: int) -> BertConfig:
@@ -211,16 +213,17 @@ def _batches(
     )
 
 
-def _note(split: str, examples: Examples, batches: Batches, truncated: int, table: Table, max_length: int) -> str:
+def _note(split: str, task: Task, examples: Examples, batches: Batches, truncated: int, table: Table) -> str:
     tokens = int(examples.offsets[-1])
     lengths = np.sort(examples.lengths)
     parts = [
-        f"{split}: {examples.groups} examples, {tokens} tokens "
+        f"{split}: {examples.groups} examples{'' if examples.record is None else f' of {len(table)} rows'}, "
+        f"{tokens} tokens "
         f"(median {lengths[len(lengths) // 2]}, longest {lengths[-1]})",
         f"rows of {batches.row_length}, {batches.rows} a step",
     ]
     if truncated:
-        parts.append(f"{truncated} texts cut to {max_length} tokens (--data.max_length)")
+        parts.append(task.describe_cut(truncated))
     if table.skipped:
         parts.append("left out: " + ", ".join(f"{count} {kind}" for kind, count in table.skipped.items()))
     return ", ".join([*parts, *examples.remarks])

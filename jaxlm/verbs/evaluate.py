@@ -60,7 +60,7 @@ def run(arguments: list[str]) -> int:
         for name, counts in zip(names, metrics["confusion"], strict=True):
             print(f"{name:{width}}  " + " ".join(f"{count:6d}" for count in counts))
     if truncated:
-        print(f"\n{truncated} texts were cut to {predictor.max_length} tokens")
+        print(f"\n{predictor.task.describe_cut(truncated)}")
     if args.output:
         write_atomically(Path(args.output), json.dumps(metrics, indent=2) + "\n")
     return 0

@@ -15,6 +15,7 @@ from jaxlm.models import (
     BertConfig,
     BertForMaskedLM,
     BertForPreTraining,
+    BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
     BertModel,
@@ -27,6 +28,7 @@ CLASSES: dict[str, type[PretrainedModel]] = {
     "BertForPreTraining": BertForPreTraining,
     "BertForSequenceClassification": BertForSequenceClassification,
     "BertForTokenClassification": BertForTokenClassification,
+    "BertForQuestionAnswering": BertForQuestionAnswering,
 }
 
 SHAPES = {

@@ -28,11 +28,18 @@ from .reference import (
     torch_outputs,
 )
 
+_OF_ALL_SHAPES = (
+    "BertForMaskedLM",
+    "BertForPreTraining",
+    "BertForSequenceClassification",
+    "BertForTokenClassification",
+)
 
-@pytest.mark.parametrize("shape", SHAPES)
+
 @pytest.mark.parametrize(
-    "class_name",
-    ["BertForMaskedLM", "BertForPreTraining", "BertForSequenceClassification", "BertForTokenClassification"],
+    ("class_name", "shape"),
+    [(name, shape) for name in _OF_ALL_SHAPES for shape in SHAPES]
+    + [("BertForQuestionAnswering", "erf")],  # whose two labels transformers takes for start and end
 )
 def test_logits_equal_transformers(class_name: str, shape: str, checkpoints: Checkpoints) -> None:
     for arrays in (batch(shape, padded=False), batch(shape, padded=True)):
@@ -78,25 +85,38 @@ def torch_mlm_loss(model: Any, arrays: dict[str, Any]) -> torch.Tensor:
     return model(**arrays, labels=torch.from_numpy(MLM_LABELS)).loss
 
 
+ENDS = np.array([[0, 3, 1], [11, 3, 0]])  # where each text's answer starts and ends
+
+
+def answer_loss(model: nnx.Module, arrays: dict[str, Any]) -> jax.Array:
+    return sum(cross_entropy(logits, ends).mean() for logits, ends in zip(model(**arrays), ENDS, strict=True)) / 2
+
+
+def torch_answer_loss(model: Any, arrays: dict[str, Any]) -> torch.Tensor:
+    return model(**arrays, start_positions=torch.from_numpy(ENDS[0]), end_positions=torch.from_numpy(ENDS[1])).loss
+
+
 @pytest.mark.parametrize(
-    ("class_name", "loss", "torch_loss"),
+    ("class_name", "shape", "loss", "torch_loss"),
     [
-        ("BertForSequenceClassification", classification_loss, torch_classification_loss),
-        ("BertForTokenClassification", tagging_loss, torch_tagging_loss),
-        ("BertForMaskedLM", mlm_loss, torch_mlm_loss),
+        ("BertForSequenceClassification", "relu", classification_loss, torch_classification_loss),
+        ("BertForTokenClassification", "relu", tagging_loss, torch_tagging_loss),
+        ("BertForMaskedLM", "relu", mlm_loss, torch_mlm_loss),
+        ("BertForQuestionAnswering", "erf", answer_loss, torch_answer_loss),
     ],
 )
 def test_loss_and_gradients_equal_torch_autograd(
     class_name: str,
+    shape: str,
     loss: Callable[[nnx.Module, dict[str, Any]], jax.Array],
     torch_loss: Callable[[Any, dict[str, Any]], torch.Tensor],
     checkpoints: Checkpoints,
 ) -> None:
-    config, arrays = SHAPES["relu"], batch("relu", padded=True)
-    graphdef, params = nnx.split(checkpoints.model(class_name, "relu"))
+    config, arrays = SHAPES[shape], batch(shape, padded=True)
+    graphdef, params = nnx.split(checkpoints.model(class_name, shape))
     found, gradients = quick_jit(jax.value_and_grad(lambda params: loss(nnx.merge(graphdef, params), arrays)))(params)
 
-    reference = torch_model(class_name, "relu")
+    reference = torch_model(class_name, shape)
     expected = torch_loss(reference, {name: torch.from_numpy(array) for name, array in arrays.items()})
     names, parameters = zip(*reference.named_parameters(), strict=True)
     torch_gradients = torch.autograd.grad(expected, parameters)

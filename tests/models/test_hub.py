@@ -112,8 +112,9 @@ def test_what_is_saved_opens_in_the_transformers_class_of_the_same_name(
 def test_what_is_saved_equals_what_transformers_saves(
     class_name: str, checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
-    checkpoints.model(class_name, "tanh").save_pretrained(tmp_path)
-    found, original = tensors_of(tmp_path), tensors_of(checkpoints.directory(class_name, "tanh"))
+    shape = "erf" if class_name == "BertForQuestionAnswering" else "tanh"  # it takes two labels, start and end
+    checkpoints.model(class_name, shape).save_pretrained(tmp_path)
+    found, original = tensors_of(tmp_path), tensors_of(checkpoints.directory(class_name, shape))
     assert found.keys() == original.keys()
     for name, tensor in original.items():
         torch.testing.assert_close(found[name], tensor, rtol=0, atol=0)

@@ -13,6 +13,7 @@ from flax import nnx
 from jaxlm.models import (
     BertForIntentAndSlots,
     BertForPreTraining,
+    BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
 )
@@ -161,3 +162,19 @@ def test_packed_token_and_sentence_logits_equal_unpacked(model: type[PretrainedM
     expected = logits(LAYOUTS["unpacked"])
     for found, wanted in zip(logits(LAYOUTS["packed in one row"]), expected, strict=True):
         assert relative_error(found, wanted) < 1e-5
+
+
+@pytest.mark.parametrize("seed", [None, 8], ids=["without dropout", "with dropout"])
+def test_packed_start_and_end_logits_equal_unpacked(seed: int | None) -> None:
+    graphdef = BertForQuestionAnswering.abstract(CONFIG)[0]
+    params = random_params(BertForQuestionAnswering, CONFIG)
+    key = None if seed is None else jax.random.key(seed)
+    run = quick_jit(lambda params, arrays: nnx.merge(graphdef, params)(**arrays, dropout_key=key))
+
+    def logits(layout: Layout) -> np.ndarray:
+        arrays = {name: array for name, array in layout.arrays.items() if name != "pool_positions"}
+        scores = np.stack(run(params, arrays), axis=-1)
+        places = zip(layout.rows, layout.offsets, LENGTHS, strict=True)
+        return np.concatenate([scores[row, offset : offset + length] for row, offset, length in places])
+
+    assert relative_error(logits(LAYOUTS["packed in another order"]), logits(LAYOUTS["unpacked"])) < 1e-5

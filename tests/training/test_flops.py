@@ -15,6 +15,7 @@ from jaxlm.models import (
     BertForIntentAndSlots,
     BertForMaskedLM,
     BertForPreTraining,
+    BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
 )
@@ -53,8 +54,8 @@ def _forward(model_class: Any) -> tuple[Forward, Any, dict[str, float]]:
     if model_class in POOLED_CLASSES:
         inputs["pool_positions"] = np.tile(np.arange(SLOTS, dtype=np.int32), (ROWS, 1))
         counts |= {"pooled": ROWS * SLOTS, "classes": POOLED_CLASSES[model_class]}
-    if model_class in (BertForTokenClassification, BertForIntentAndSlots):
-        counts["token_classes"] = 5
+    if model_class in (BertForTokenClassification, BertForIntentAndSlots, BertForQuestionAnswering):
+        counts["token_classes"] = 2 if model_class is BertForQuestionAnswering else 5
     graphdef, params = model_class.abstract(CONFIG)
 
     def forward(params: Any) -> jax.Array:
@@ -81,7 +82,9 @@ TOKEN_TYPES = 2 * ROWS * LENGTH * CONFIG.type_vocab_size * CONFIG.hidden_size
 MODELS = [BertForMaskedLM, BertForPreTraining, BertForSequenceClassification]
 
 
-@pytest.mark.parametrize("model_class", [*MODELS, BertForTokenClassification, BertForIntentAndSlots])
+@pytest.mark.parametrize(
+    "model_class", [*MODELS, BertForTokenClassification, BertForIntentAndSlots, BertForQuestionAnswering]
+)
 def test_flops_are_those_of_the_models_products_forward_and_backward(model_class: Any) -> None:
     forward, params, counts = _forward(model_class)
     step = train_flops(CONFIG, **counts)
