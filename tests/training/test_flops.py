@@ -66,10 +66,10 @@ def _forward(model_class: Any) -> tuple[Forward, Any, dict[str, float]]:
 
 
 def _products(jaxpr: Any) -> int:
-    """FLOPs of all matrix products in a program, read off their shapes."""
+    """FLOPs of all matrix products in a program, read off their shapes; a vector's, which adds rows up, is none."""
     total = 0
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
+        if equation.primitive.name == "dot_general" and equation.invars[0].aval.ndim > 1:
             contracted = equation.params["dimension_numbers"][0][0]
             shared = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
             total += 2 * shared * math.prod(equation.outvars[0].aval.shape)
