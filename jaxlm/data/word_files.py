@@ -171,7 +171,7 @@ def _find_columns(
     source: str, values: dict[Any, Any], settings: DataSettings, *, tags: bool, intents: bool
 ) -> dict[str, Any]:
     """The columns that are wanted, by what they hold: `words`, `tags` and `intent`, or `text`."""
-    wanted = [("words", "words", settings.words, _WORD_NAMES)]
+    wanted: list[tuple[str, str, str | None, tuple[str, ...]]] = [("words", "words", settings.words, _WORD_NAMES)]
     if tags:
         wanted.append(("tags", "tags", settings.tags, _TAG_NAMES))
     if intents:

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from jaxlm.data.word_files import read_words
 from jaxlm.data.words import WordTable, raw_texts, word_table
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, BertForTokenClassification
+from jaxlm.models.hub import PretrainedModel
 from jaxlm.tasks.base import DeviceBatch, Metrics, Outputs, Task
 from jaxlm.tasks.classification import listing
 from jaxlm.tasks.entity_scores import accuracy, entity_scores
@@ -44,10 +45,10 @@ class TokenClassification(Task):
     """
 
     name = "token_classification"
-    model_class = BertForTokenClassification
+    model_class: type[PretrainedModel] = BertForTokenClassification
     label_kind = None
-    metrics_to_judge_by = ("f1", "loss", "accuracy", "precision", "recall")
-    intents = False  # whether sentences have labels of their own, too
+    metrics_to_judge_by: ClassVar[tuple[str, ...]] = ("f1", "loss", "accuracy", "precision", "recall")
+    intents: ClassVar[bool] = False  # whether sentences have labels of their own, too
 
     def __init__(self, stage: Stage, tokenizer: TextTokenizer, tags: list[str], overlap: float | None = None):
         super().__init__(stage, tokenizer)
