@@ -148,11 +148,24 @@ def _rows(
     `names` are those of the columns that hold numbers.
     """
     columns: dict[str, Any] | None = None
+    keys: list[Any] | None = None  # of rows that are lists, as csv has them
     for row in rows:
         if row.problem:
             yield Sentence(row, problem=row.problem)
             continue
-        values = row.values if isinstance(row.values, dict) else dict(enumerate(row.values))
+        if isinstance(row.values, dict):
+            values = row.values
+        else:
+            if keys is None:
+                keys = list(range(len(row.values)))
+                if _is_header(row.values, settings):
+                    keys = [str(name).strip() for name in row.values]
+                    continue
+            if len(row.values) != len(keys):
+                detail = f" ({len(row.values)} instead of {len(keys)})"
+                yield Sentence(row, problem="wrong number of columns", detail=detail)
+                continue
+            values = dict(zip(keys, row.values, strict=True))
         columns = columns or _find_columns(source, values, settings, tags=tags, intents=intents)
         absent = next((column for column in columns.values() if column not in values), None)
         if absent is not None:
@@ -165,6 +178,14 @@ def _rows(
                 yield Sentence(row, problem="text that is no string", detail=f" ({text!r})")
         else:
             yield _sentence(row, values, columns, names)
+
+
+def _is_header(values: list[Any], settings: DataSettings) -> bool:
+    if settings.header != "auto" or len(values) < 2:
+        return settings.header == "yes"
+    cells = {str(value).strip().lower() for value in values}
+    asked = settings.text is not None and not settings.text.isdigit() and settings.text.lower() in cells
+    return asked or bool(cells & set(TEXT_NAMES))
 
 
 def _find_columns(

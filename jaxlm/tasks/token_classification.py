@@ -48,7 +48,7 @@ class TokenClassification(Task):
     model_class: type[PretrainedModel] = BertForTokenClassification
     label_kind = None
     metrics_to_judge_by: ClassVar[tuple[str, ...]] = ("f1", "loss", "accuracy", "precision", "recall")
-    intents = False  # whether sentences have labels of their own, too
+    intents: ClassVar[bool] = False  # whether sentences have labels of their own, too
 
     def __init__(self, stage: Stage, tokenizer: TextTokenizer, tags: list[str], overlap: float | None = None):
         super().__init__(stage, tokenizer)

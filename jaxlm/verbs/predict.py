@@ -25,7 +25,8 @@ class Arguments:
     text_pair: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """The second text of a pair, one for each --text."""
     input: str | None = None
-    """A file of texts: txt (one a line), csv, tsv, jsonl or parquet, plain, .gz or .xz. Without it: standard input."""
+    """A file of texts: txt (one a line), csv, tsv, jsonl or parquet, plain, .gz or .xz; for models that tag words also
+    their own files. Without it: standard input."""
     output: str | None = None
     """A file for the predictions; without it: standard output."""
     data: DataSettings = dataclasses.field(default_factory=lambda: DataSettings(max_length=0))

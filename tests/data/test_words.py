@@ -266,6 +266,11 @@ def test_raw_texts_keep_their_offsets_and_bad_ones_are_named(tmp_path: Path) -> 
             word_table("stdin", raw_texts(given), "error", tags=False, intents=False)
     path = write(tmp_path / "a.txt", " two  words\nx\n")
     assert read(path, tags=False).starts == [[1, 6], [0]]
+    path = write(tmp_path / "a.csv", 'id,text\n1," b, c"\n2,d\n3,e,f\n')
+    table = read(path, tags=False, bad_rows="skip")
+    assert (table.texts, table.starts) == ([" b, c", "d"], [[1, 2, 4], [0]])
+    assert table.skipped == {"wrong number of columns": 1}
+    assert read(write(tmp_path / "b.csv", "1,text of it\n2,d\n"), tags=False, text="1").texts == ["text of it", "d"]
     path = write(tmp_path / "a.jsonl", '{"id": 1, "text": " b, c"}\n{"id": 2, "text": 3}\n')
     table = read(path, tags=False, bad_rows="skip")
     assert (table.words, table.starts, table.skipped) == ([["b", ",", "c"]], [[1, 2, 4]], {"text that is no string": 1})

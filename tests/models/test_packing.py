@@ -139,8 +139,10 @@ def test_the_dropout_that_packing_preserves_is_there() -> None:
     assert relative_error(first.logits, second.logits) > 0.1
 
 
-@pytest.mark.parametrize("seed", [None, 8], ids=["without dropout", "with dropout"])
-@pytest.mark.parametrize("model", [BertForPreTraining, BertForIntentAndSlots, BertForTokenClassification])
+@pytest.mark.parametrize(
+    ("model", "seed"),  # of dropout; None is without
+    [(BertForPreTraining, None), (BertForPreTraining, 8), (BertForIntentAndSlots, 8), (BertForTokenClassification, 8)],
+)
 def test_packed_token_and_sentence_logits_equal_unpacked(model: type[PretrainedModel], seed: int | None) -> None:
     graphdef, params = model.abstract(CONFIG)[0], random_params(model, CONFIG)
     key = None if seed is None else jax.random.key(seed)
