@@ -142,7 +142,7 @@ def train(model: Any, windows: list[dict[str, Any]], padding: int, args: argpars
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
-        losses.append(float(loss))
+        losses.append(loss.item())
     return steps, sum(losses[-20:]) / len(losses[-20:])
 
 
