@@ -51,7 +51,7 @@ class BertConfig:
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
     architecture: str | None = dataclasses.field(default=None, compare=False)  # named first under `architectures`
     pooling: Pooling | None = dataclasses.field(default=None, compare=False)
-    """Of a `SentenceEncoder`, in files of its own (`jaxlm.models.embedding`); None: nothing is said, the mean is taken."""
+    """Of a `SentenceEncoder`, in files of its own (`jaxlm.models.embedding`); None: not said, the mean is taken."""
     facts: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
     """What the program that trained the model wants to remember; under `jaxlm` in the file, where others pass it by."""
 

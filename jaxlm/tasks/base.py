@@ -39,6 +39,8 @@ class Task(abc.ABC):
     label_kind: ClassVar[LabelKind | None]  # what its data's label column holds; None: it has none
     metrics_to_judge_by: ClassVar[tuple[str, ...]]  # the best checkpoint goes by the first, unless set otherwise
 
+    library: ClassVar[str] = "transformers"  # which opens the exported directory, as `usage` shows
+
     def __init__(self, stage: Stage, tokenizer: TextTokenizer):
         self.stage = stage
         self.tokenizer = tokenizer
