@@ -295,6 +295,8 @@ def _has_header(rows: Sequence[Row], settings: DataSettings) -> bool:
     asked = {
         name.lower() for name in (settings.text, settings.text_pair, settings.label) if name and not name.isdigit()
     }
+    if len(first & {*TEXT_NAMES, *_PAIR_NAMES}) >= 2:
+        return True
     return bool(asked & first) or bool(first & set(_LABEL_NAMES) or (first & {"sentence", "text", "text_a", "index"}))
 
 
