@@ -29,6 +29,7 @@ from jaxlm.parallel.mesh import by_rows, make_mesh, put_batch, replicated
 from jaxlm.predict import Predictor
 from jaxlm.tasks.embedding import Embedding
 from jaxlm.tasks.pairs import contrastive_losses, pair_metrics, score_metrics
+
 from ..conftest import make_sentences
 from ..models.reference import outputs, quick_jit, random_params
 
