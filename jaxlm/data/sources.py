@@ -44,6 +44,7 @@ class Table:
     places: list[str]  # "line 17", by example
     label_names: list[str] | None = None  # where the source itself states the classes in order
     skipped: dict[str, int] = dataclasses.field(default_factory=dict)  # reason -> rows left out
+    negatives: list[str] | None = None  # third texts, which do not fit the first ones
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -158,11 +159,44 @@ class Problems:
         self.counts: dict[str, int] = {}
 
     def report(self, row: Placed, kind: str, detail: str = "") -> None:
+        self.report_at(row.place, kind, detail)
+
+    def report_at(self, place: str, kind: str, detail: str = "") -> None:
         if self.policy == "error":
             raise UserError(
-                f"{self.source}, {row.place}: {kind}{detail}; correct it, or leave such rows out: --data.bad_rows skip"
+                f"{self.source}, {place}: {kind}{detail}; correct it, or leave such rows out: --data.bad_rows skip"
             )
         self.counts[kind] = self.counts.get(kind, 0) + 1
+
+
+def rows_of_a_table(source: str, rows: Iterable[Row], settings: DataSettings, problems: Problems) -> list[Row]:
+    """The rows that can be read. Those of a file without column names have as many columns as its first one; where all
+    columns are chosen by position, more are no harm.
+
+    Raises:
+      UserError: there is none, or the first one that cannot be read, where `settings.bad_rows` says so.
+    """
+    asked = [name for name in (settings.text, settings.text_pair, settings.negative, settings.label) if name]
+    by_position = settings.text is not None and all(name.isdigit() for name in asked)
+    needed = max(map(int, asked)) + 1 if by_position else 0
+    good: list[Row] = []
+    width, wider = None, 0
+    for row in rows:
+        columns = len(row.values) if isinstance(row.values, list) else None
+        if row.problem:
+            problems.report(row, row.problem)
+        elif columns is None:
+            good.append(row)
+        elif columns == (width := width or columns) or (by_position and columns >= needed):
+            wider += columns != width
+            good.append(row)
+        else:
+            problems.report(row, "wrong number of columns", f" ({columns} instead of {width})")
+    if not good:
+        raise UserError(f"{source}: no rows" if not problems.counts else f"{source}: no row could be read")
+    if wider:
+        log.info("%s: %d rows have other than %d columns; those chosen by position are read", source, wider, width)
+    return good
 
 
 def _table(
@@ -176,25 +210,16 @@ def _table(
 ) -> Table:
     labelled = label_kind is not None
     problems = Problems(source, settings.bad_rows)
-    good: list[Row] = []
-    width = None
-    for row in rows:
-        if row.problem:
-            problems.report(row, row.problem)
-        elif isinstance(row.values, list) and len(row.values) != (width := width or len(row.values)):
-            problems.report(row, "wrong number of columns", f" ({len(row.values)} instead of {width})")
-        else:
-            good.append(row)
-    if not good:
-        raise UserError(f"{source}: no rows" if not problems.counts else f"{source}: no row could be read")
+    good = rows_of_a_table(source, rows, settings, problems)
     named = isinstance(good[0].values, dict)
+    width = None if named else len(good[0].values)
     names: list[str | int] = list(good[0].values) if named else list(range(width or 0))
     header = None
     if not named and width != 1 and _has_header(good, settings):
         header = [str(value).strip() for value in good.pop(0).values]
         if not good:
             raise UserError(f"{source}: a header line and no rows")
-    columns = _Columns(source, names, header, settings)
+    columns = Columns(source, names, header, settings)
     text = columns.find("text", settings.text, TEXT_NAMES)
     pair = columns.find("text_pair", settings.text_pair, _PAIR_NAMES)
     label = columns.find("label", settings.label, _LABEL_NAMES) if labelled else None
@@ -229,6 +254,9 @@ def _fill(
         except KeyError as error:
             problems.report(row, "a column is missing", f" ({error.args[0]})")
             continue
+        except IndexError:
+            problems.report(row, "wrong number of columns", f" ({len(row.values)})")
+            continue
         strange = [cell for cell in cells[:2] if cell is not None and not isinstance(cell, str)]
         if strange:
             problems.report(row, "text that is no string", f" ({strange[0]!r})")
@@ -253,8 +281,8 @@ def _label(cell: Any, kind: LabelKind) -> Any:
     """The label in a cell; `ValueError(problem, detail)` where it holds none of this kind."""
     if kind == "set":
         names = cell if isinstance(cell, list) else str("" if cell is None else cell).split(",")
-        return tuple(dict.fromkeys(name for item in names if (name := _name(item))))
-    name = _name(cell)
+        return tuple(dict.fromkeys(name for item in names if (name := label_name(item))))
+    name = label_name(cell)
     if cell is None or not name:
         raise ValueError("no label")
     if isinstance(cell, (list, dict)):
@@ -270,7 +298,8 @@ def _label(cell: Any, kind: LabelKind) -> Any:
     return number
 
 
-def _name(cell: Any) -> str:
+def label_name(cell: Any) -> str:
+    """A cell as a label's name: whole numbers without a decimal point."""
     return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
 
 
@@ -281,6 +310,8 @@ def _has_header(rows: Sequence[Row], settings: DataSettings) -> bool:
     asked = {
         name.lower() for name in (settings.text, settings.text_pair, settings.label) if name and not name.isdigit()
     }
+    if len(first & {*TEXT_NAMES, *_PAIR_NAMES}) >= 2:
+        return True
     return bool(asked & first) or bool(first & set(_LABEL_NAMES) or (first & {"sentence", "text", "text_a", "index"}))
 
 
@@ -298,7 +329,7 @@ def _tell_apart(rows: Sequence[Row], known_labels: Collection[str]) -> tuple[int
     return 1 - label, label
 
 
-class _Columns:
+class Columns:
     """Finds a column by a setting (name or position) or by the names that data sets commonly give it."""
 
     def __init__(self, source: str, names: list[str | int], header: list[str] | None, settings: DataSettings):

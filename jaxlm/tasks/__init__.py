@@ -4,8 +4,10 @@ from pathlib import Path
 
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, hub
+from jaxlm.models.embedding import has_modules
 from jaxlm.tasks.base import Task
 from jaxlm.tasks.classification import Classification
+from jaxlm.tasks.embedding import Embedding
 from jaxlm.tasks.intent_slots import IntentAndSlots
 from jaxlm.tasks.masked_lm import MaskedLM
 from jaxlm.tasks.multi_label import MultiLabel
@@ -22,6 +24,7 @@ TASKS: dict[str, type[Task]] = {
         TokenClassification,
         IntentAndSlots,
         QuestionAnswering,
+        Embedding,
         MaskedLM,
     )
 }
@@ -35,6 +38,8 @@ def task_of(directory: Path, config: BertConfig) -> type[Task]:
     """
     if (named := config.facts.get("task")) in TASKS:
         return TASKS[named]
+    if config.architecture in ("BertModel", None) and has_modules(directory):
+        return Embedding
     heads = hub.heads_in(directory)
     if {"intent classifier", "slot classifier"} <= heads:
         return IntentAndSlots

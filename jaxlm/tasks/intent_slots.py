@@ -104,7 +104,7 @@ class IntentAndSlots(TokenClassification):
 
     def flops(self, config: BertConfig, tokens: float, examples: float, row_length: int) -> float:
         return train_flops(
-            config, tokens=tokens, row_length=row_length, token_classes=len(self.tags), pooled=examples,
+            config, tokens=tokens, row_length=row_length, scored=tokens, token_classes=len(self.tags), pooled=examples,
             classes=len(self.intent_names),
         )  # fmt: skip
 

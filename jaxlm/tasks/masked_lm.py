@@ -28,6 +28,7 @@ class MaskedLM(Task):
     """
 
     name = "masked_lm"
+    model_class: type[BertForMaskedLM] | type[BertForPreTraining] = BertForMaskedLM
     label_kind = None
     metrics_to_judge_by = ("loss", "accuracy")
 

@@ -149,7 +149,7 @@ class QuestionAnswering(Task):
         return ((starts + ends) / 2 * batch["example_weights"]).sum()
 
     def flops(self, config: BertConfig, tokens: float, examples: float, row_length: int) -> float:
-        return train_flops(config, tokens=tokens, row_length=row_length, token_classes=2)
+        return train_flops(config, tokens=tokens, row_length=row_length, scored=tokens, token_classes=2)
 
     def evaluate(self, model: Any, batch: DeviceBatch) -> Outputs:
         starts, ends = self._logits(model, batch, None)

@@ -130,7 +130,7 @@ class TokenClassification(Task):
         return cross_entropy(logits, batch["tags"], self.stage.train.label_smoothing).sum()
 
     def flops(self, config: BertConfig, tokens: float, examples: float, row_length: int) -> float:
-        return train_flops(config, tokens=tokens, row_length=row_length, token_classes=len(self.tags))
+        return train_flops(config, tokens=tokens, row_length=row_length, scored=tokens, token_classes=len(self.tags))
 
     def evaluate(self, model: Any, batch: DeviceBatch) -> Outputs:
         logits = self._logits(model, batch, None)

@@ -55,7 +55,7 @@ def _forward(model_class: Any) -> tuple[Forward, Any, dict[str, float]]:
         inputs["pool_positions"] = np.tile(np.arange(SLOTS, dtype=np.int32), (ROWS, 1))
         counts |= {"pooled": ROWS * SLOTS, "classes": POOLED_CLASSES[model_class]}
     if model_class in (BertForTokenClassification, BertForIntentAndSlots, BertForQuestionAnswering):
-        counts["token_classes"] = 2 if model_class is BertForQuestionAnswering else 5
+        counts |= {"scored": ROWS * LENGTH, "token_classes": 2 if model_class is BertForQuestionAnswering else 5}
     graphdef, params = model_class.abstract(CONFIG)
 
     def forward(params: Any) -> jax.Array:
