@@ -18,7 +18,7 @@ from jaxlm.models.attention import gather_tokens
 from jaxlm.models.bert import BertModel, Inputs
 from jaxlm.models.config import BertConfig, CheckpointError, Pooling, PoolingMode
 from jaxlm.models.heads import first_tokens
-from jaxlm.models.hub import PretrainedModel, write_atomically
+from jaxlm.models.hub import PretrainedModel, replace_file
 
 # As sentence-transformers named them before its version 6, which reads both: each a switch of 1_Pooling/config.json.
 _SWITCHES = {
@@ -207,4 +207,4 @@ def write_pooling(directory: Path, config: BertConfig) -> None:
         "modules.json": modules,
     }
     for name, content in files.items():
-        write_atomically(directory / name, json.dumps(content, indent=2) + "\n")
+        replace_file(directory / name, json.dumps(content, indent=2) + "\n")

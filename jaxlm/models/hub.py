@@ -163,6 +163,13 @@ def _some(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def replace_file(path: Path, content: bytes | str) -> None:
+    """Writes a file so that a reader, or a crash, sees the old one or the new."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(partial, path)
+
+
 class PretrainedModel(nnx.Module):
     """What all models share: reading from and writing to model directories."""
 
@@ -262,10 +269,5 @@ class PretrainedModel(nnx.Module):
                 tensors[name.removeprefix(cls._prefix)] = np.ascontiguousarray(tensor)
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        for name, content in (
-            ("model.safetensors", save(tensors, metadata={"format": "pt"})),
-            ("config.json", config.to_json(cls.__name__).encode()),
-        ):
-            partial = directory / f".{name}.partial"  # a reader, or a crash, sees the old file or the new
-            partial.write_bytes(content)
-            os.replace(partial, directory / name)
+        replace_file(directory / "model.safetensors", save(tensors, metadata={"format": "pt"}))
+        replace_file(directory / "config.json", config.to_json(cls.__name__))
