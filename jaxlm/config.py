@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from jaxlm.errors import UserError
 
-TaskName = Literal["classification", "regression", "multi_label", "masked_lm"]
+TaskName = Literal["classification", "regression", "multi_label", "ranking", "masked_lm"]
 
 
 def _apply(default: Any) -> Any:
@@ -114,6 +114,17 @@ class LabelSettings:
 
 
 @dataclass(frozen=True)
+class RankingSettings:
+    """What the label column of queries and passages means (task ranking)."""
+
+    largest: float | None = None
+    """The relevance that is learnt as probability 1; unset: the largest of the training data."""
+    relevant: float | None = None
+    """The relevance from which on a passage counts as relevant in MRR, recall and MAP; unset: 1, or half of the largest
+    where that is less."""
+
+
+@dataclass(frozen=True)
 class Phase:
     """A part of a pre-training with its own row length or batch size; weights and optimizer go on from the last one."""
 
@@ -191,6 +202,7 @@ class Stage:
     data: DataSettings = DataSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
     labels: LabelSettings = LabelSettings()
+    ranking: RankingSettings = RankingSettings()
     train: TrainSettings = TrainSettings()
     optim: OptimSettings = OptimSettings()
 
@@ -219,9 +231,11 @@ def validate(config: Stage, where: str = "") -> None:
       UserError: a setting is out of range or missing; the message names the flag.
     """
     train, optim, data, model, objective = config.train, config.optim, config.data, config.model, config.objective
-    threshold = config.labels.threshold
+    threshold, ranking = config.labels.threshold, config.ranking
     checks: list[tuple[bool, str, Any, str]] = [
         (threshold is None or 0 < threshold < 1, "labels.threshold", threshold, "between 0 and 1"),
+        (ranking.largest is None or 0 < ranking.largest < math.inf, "ranking.largest", ranking.largest, "above 0"),
+        (ranking.relevant is None or 0 < ranking.relevant < math.inf, "ranking.relevant", ranking.relevant, "above 0"),
         (train.batch_size >= 1, "train.batch_size", train.batch_size, "at least 1"),
         (train.eval_batch_size >= 1, "train.eval_batch_size", train.eval_batch_size, "at least 1"),
         (train.micro_batches >= 1, "train.micro_batches", train.micro_batches, "at least 1"),

@@ -8,9 +8,10 @@ from jaxlm.tasks.base import Task
 from jaxlm.tasks.classification import Classification
 from jaxlm.tasks.masked_lm import MaskedLM
 from jaxlm.tasks.multi_label import MultiLabel
+from jaxlm.tasks.ranking import Ranking
 from jaxlm.tasks.regression import Regression
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification, Regression, MultiLabel, MaskedLM)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification, Regression, MultiLabel, Ranking, MaskedLM)}
 
 
 def task_of(directory: Path, config: BertConfig) -> type[Task]:
@@ -25,7 +26,8 @@ def task_of(directory: Path, config: BertConfig) -> type[Task]:
     if "classifier" in heads:
         if config.architecture == "BertForSequenceClassification" or config.architecture is None:
             by_problem: dict[str, type[Task]] = {"regression": Regression, "multi_label_classification": MultiLabel}
-            one_output: type[Task] = Regression if config.num_labels == 1 else Classification
+            scored: type[Task] = Regression if config.score_activation is None else Ranking
+            one_output = scored if config.num_labels == 1 else Classification
             return by_problem.get(config.problem_type or "", one_output)
     elif "masked-LM head" in heads:
         return MaskedLM

@@ -8,6 +8,7 @@ from typing import Any
 import jaxlm
 from jaxlm.config import flatten
 from jaxlm.models.hub import write_atomically
+from jaxlm.tasks import Task
 from jaxlm.training.records import scalars
 from jaxlm.training.setup import Setup
 
@@ -51,7 +52,7 @@ Started from: {config.model.init or "random weights"}{" (shape only)" if config.
 ```python
 {setup.task.usage()}
 ```
-{_jaxlm_use(config.task)}
+{_jaxlm_use(setup.task)}
 ## Settings
 | setting | value |
 |---|---|
@@ -62,7 +63,7 @@ Made by jaxlm {jaxlm.__version__}: Python {platform.python_version()}, {versions
     write_atomically(directory / "README.md", text)
 
 
-def _jaxlm_use(task: str) -> str:
-    if task == "masked_lm":
+def _jaxlm_use(task: Task) -> str:
+    if task.name == "masked_lm":
         return ""
-    return '\nOr: `python -m jaxlm predict PATH_OF_THIS_DIRECTORY --text "A text."`\n'
+    return f"\nOr: `python -m jaxlm predict PATH_OF_THIS_DIRECTORY {task.predict_flags}`\n"

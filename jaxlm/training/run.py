@@ -12,6 +12,7 @@ from jaxlm.config import Config, fingerprint
 from jaxlm.console import Console, duration
 from jaxlm.parallel.mesh import make_mesh
 from jaxlm.predict import Predictor
+from jaxlm.tasks import TASKS
 from jaxlm.training.loop import train
 from jaxlm.training.plots import plot_losses
 from jaxlm.training.records import check_workdir, read_summary, scalars, write_config, write_summary
@@ -124,7 +125,7 @@ def _report(config: Config, workdir: Path, summary: dict[str, Any], console: Con
     console.say(f"loss curve: {workdir / 'loss.png'}")
     console.say(f"model: {workdir / 'model'}")
     if config.task != "masked_lm":
-        console.say(f'next: python -m jaxlm predict {workdir / "model"} --text "a text of your own"')
+        console.say(f"next: python -m jaxlm predict {workdir / 'model'} {TASKS[config.task].predict_flags}")
     else:
         console.say(f"next: python -m jaxlm train configs/sst2.py --model.init {workdir / 'model'}")
 
