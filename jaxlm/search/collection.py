@@ -85,7 +85,7 @@ class Reader:
                 if row.problem:
                     problems.report(row, row.problem)
                     continue
-                if blank_is_nothing and not row.values[0].strip():
+                if blank_is_nothing and not any(value.strip() for value in row.values):
                     continue
                 if places is None:
                     places, is_header = self._places(path, row)

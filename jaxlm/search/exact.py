@@ -22,6 +22,9 @@ class Best(NamedTuple):
     documents: np.ndarray  # [queries, k] int32, their numbers
 
 
+_OnDevice = tuple[jax.Array, jax.Array]  # as `Best`, of each device: `[devices, queries, k]`
+
+
 class ExactSearch:
     """Searches vectors that may lie on disk: blocks of them pass through the devices, each of which keeps its best `k`.
 
@@ -52,13 +55,8 @@ class ExactSearch:
         fill = np.zeros((padded - count, queries.shape[1]), np.float32)
         whole, rows = replicated(self._mesh), by_rows(self._mesh)
         on_device = jax.device_put(np.concatenate([queries.astype(np.float32), fill]), whole)
-        best = jax.device_put(
-            Best(
-                np.full((self._devices, padded, k), -np.inf, np.float32),
-                np.full((self._devices, padded, k), -1, np.int32),
-            ),
-            rows,
-        )
+        shape = (self._devices, padded, k)
+        best = jax.device_put((np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int32)), rows)
         size = self._devices * self._rows
         for first in range(0, len(self._vectors), size):
             block = np.asarray(self._vectors[first : first + size])
@@ -75,20 +73,22 @@ class ExactSearch:
 
 @functools.partial(jax.jit, static_argnames="mesh", donate_argnums=0)
 def _merge_block(
-    best: Best, queries: jax.Array, block: jax.Array, first: jax.Array, documents: jax.Array, *, mesh: Mesh
-) -> Best:
-    """The best so far `[devices, queries, k]` and a block's documents, numbered from `first`, merged on each device."""
+    best: _OnDevice, queries: jax.Array, block: jax.Array, first: jax.Array, documents: jax.Array, *, mesh: Mesh
+) -> _OnDevice:
+    """The best so far, and a block's documents, numbered from `first`, merged on each device."""
 
-    def on_each(best: Best, queries: jax.Array, block: jax.Array, first: jax.Array, documents: jax.Array) -> Best:
+    def on_each(
+        best: _OnDevice, queries: jax.Array, block: jax.Array, first: jax.Array, documents: jax.Array
+    ) -> _OnDevice:
+        known_scores, known = best[0][0], best[1][0]
         numbers = first + jax.lax.axis_index("data") * len(block) + jnp.arange(len(block), dtype=jnp.int32)
         scores = jnp.einsum("qd,nd->qn", queries, block.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST)
         scores = jnp.where(numbers < documents, scores, -jnp.inf)
         # The earlier documents stand first, and top_k keeps the first of equals.
-        every = jnp.concatenate([best.scores[0], scores], axis=1)
-        top, places = jax.lax.top_k(every, best.scores.shape[-1])
-        known = jnp.concatenate([best.documents[0], jnp.broadcast_to(numbers, scores.shape)], axis=1)
-        return Best(top[None], jnp.take_along_axis(known, places, axis=1)[None])
+        top, places = jax.lax.top_k(jnp.concatenate([known_scores, scores], axis=1), known.shape[-1])
+        every = jnp.concatenate([known, jnp.broadcast_to(numbers, scores.shape)], axis=1)
+        return top[None], jnp.take_along_axis(every, places, axis=1)[None]
 
-    return jax.shard_map(
-        on_each, mesh=mesh, in_specs=(P("data"), P(), P("data"), P(), P()), out_specs=P("data")
-    )(best, queries, block, first, documents)  # fmt: skip
+    return jax.shard_map(on_each, mesh=mesh, in_specs=(P("data"), P(), P("data"), P(), P()), out_specs=P("data"))(
+        best, queries, block, first, documents
+    )

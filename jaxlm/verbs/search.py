@@ -5,7 +5,7 @@ import functools
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,6 +19,7 @@ from jaxlm.startup import start_jax
 if TYPE_CHECKING:
     from jaxlm.console import Console
     from jaxlm.search.collection import Entry
+    from jaxlm.search.index import Embed
     from jaxlm.search.qrels import Qrels
     from jaxlm.search.searcher import Hit, Searcher
 
@@ -158,7 +159,9 @@ def _depth(args: Arguments) -> int:
     return max(args.top_k, 10) if args.qrels else args.top_k
 
 
-def _build(args: Arguments, directory: Path, embedder, console: "Console") -> None:
+def _build(
+    args: Arguments, directory: Path, embedder: "Callable[[str, int | None], Embed]", console: "Console"
+) -> None:
     from jaxlm.models import hub
     from jaxlm.search.collection import DOCUMENTS, Reader, paths_of
     from jaxlm.search.index import Index, Plan, build, sha256_of_files, sha256_of_model, state_of

@@ -170,8 +170,7 @@ def test_training_evaluation_and_model_card_serve_rankings(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     summary = json.loads((trained / "summary.json").read_text())["dev"]
-    assert summary["accuracy"] > summary["majority_accuracy"] + 0.2
-    assert summary["mrr@10"] == 1
+    assert summary["map"] > 0.9  # half of the passages are relevant: chance would give about 0.6
     file = tmp_path / "metrics.json"
     command = ["evaluate", str(trained / "model"), "--data.test", str(trained.parent / "dev.tsv")]
     assert cli.main([*command, "--batch_size", "7", "--output", str(file)]) == 0
@@ -194,7 +193,7 @@ def test_scores_are_those_of_transformers_on_the_saved_directory(
     tokenizer = AutoTokenizer.from_pretrained(trained / "model")
     for (query, passage), prediction in zip(pairs, found, strict=True):
         inputs = tokenizer(query, passage, truncation="longest_first", return_tensors="pt")
-        logit = model(**inputs).logits[0]
+        logit = model(**inputs).logits[0].detach()
         assert prediction["score"] == pytest.approx(float(logit), abs=1e-4)
         assert prediction["probability"] == pytest.approx(float(logit.sigmoid()), abs=1e-5)
     assert (model.config.num_labels, model.config.problem_type) == (1, None)
