@@ -21,8 +21,8 @@ def make_run(seed: int, *, ties: bool) -> tuple[dict[str, dict[str, float]], dic
     draw = np.random.default_rng(seed)
     run, qrels = {}, {}
     for query in range(40):
-        ids = [f"d{number}" for number in draw.permutation(60)] + ["é", "Z", "10", "9"]
-        found = ids[: draw.integers(1, 50)]
+        ids = draw.permutation([f"d{number}" for number in range(40)] + ["é", "Z", "a", "10", "9"]).tolist()
+        found = ids[: draw.integers(1, 40)]
         scores = draw.integers(0, 4, len(found)) / 3 if ties else draw.normal(size=len(found))
         run[f"q{query}"] = {document: float(score) for document, score in zip(found, scores, strict=True)}
         judged = draw.choice(len(ids), draw.integers(1, 40), replace=False)
