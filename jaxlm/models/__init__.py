@@ -1,7 +1,8 @@
 """BERT in Flax NNX. This package imports jax, flax and numpy, and nothing else of jaxlm."""
 
 from jaxlm.models.bert import BertModel, BertOutput
-from jaxlm.models.config import BertConfig, CheckpointError
+from jaxlm.models.config import BertConfig, CheckpointError, Pooling
+from jaxlm.models.embedding import SentenceEncoder, SentenceEncoderOutput
 from jaxlm.models.heads import (
     BertForMaskedLM,
     BertForPreTraining,
@@ -26,8 +27,11 @@ __all__ = [
     "BertOutput",
     "CheckpointError",
     "MaskedLMOutput",
+    "Pooling",
     "PreTrainingOutput",
     "QuestionAnsweringOutput",
+    "SentenceEncoder",
+    "SentenceEncoderOutput",
     "SequenceClassifierOutput",
     "TokenClassifierOutput",
 ]

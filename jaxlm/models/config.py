@@ -6,10 +6,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
+PoolingMode = Literal["mean", "cls"]
 
 
 class CheckpointError(ValueError):
     """A model directory that cannot be read; the message names the file or tensor and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pooling:
+    """How a `SentenceEncoder` makes one vector of a text."""
+
+    mode: PoolingMode = "mean"  # of all tokens, [CLS] and [SEP] included, or the first one, [CLS]
+    normalize: bool = False  # to length 1
+    max_length: int | None = None  # tokens where a text is cut; None: what the tokenizer's files say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +52,8 @@ class BertConfig:
     architecture: str | None = dataclasses.field(default=None, compare=False)  # named first under `architectures`
     score_activation: str | None = dataclasses.field(default=None, compare=False)
     """The torch class that sentence-transformers' `CrossEncoder` puts on a single logit; None: it is no such model."""
+    pooling: Pooling | None = dataclasses.field(default=None, compare=False)
+    """Of a `SentenceEncoder`, in files of its own (`jaxlm.models.embedding`); None: nothing is said, the mean is taken."""
     facts: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
     """What the program that trained the model wants to remember; under `jaxlm` in the file, where others pass it by."""
 
@@ -97,12 +109,8 @@ class BertConfig:
         for name, allowed in unsupported.items():
             if raw.get(name) not in allowed:
                 raise CheckpointError(f"{path}: {name} is {raw[name]!r}; jaxlm computes {allowed[0]!r} only")
-        known = {field.name for field in dataclasses.fields(cls)} - {
-            "id2label",
-            "architecture",
-            "score_activation",
-            "facts",
-        }
+        elsewhere = {"id2label", "architecture", "score_activation", "pooling", "facts"}
+        known = {field.name for field in dataclasses.fields(cls)} - elsewhere
         values = {name: value for name, value in raw.items() if name in known}
         architectures, facts = raw.get("architectures"), raw.get("jaxlm")
         values["architecture"] = architectures[0] if isinstance(architectures, list) and architectures else None
@@ -129,7 +137,7 @@ class BertConfig:
     def to_json(self, architecture: str) -> str:
         """The text of a `config.json` that `transformers` opens as `architecture` (a class name)."""
         values = dataclasses.asdict(self)
-        del values["architecture"]
+        del values["architecture"], values["pooling"]
         if activation := values.pop("score_activation"):
             values["sentence_transformers"] = {"activation_fn": activation}
         if facts := values.pop("facts"):

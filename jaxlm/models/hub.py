@@ -21,6 +21,8 @@ log = logging.getLogger("jaxlm")
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json",
                 "pytorch_model.bin", "pytorch_model.bin.index.json")  # fmt: skip
+SENTENCE_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json",
+                  "*_Pooling/config.json")  # fmt: skip
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
 
 
@@ -39,7 +41,7 @@ def resolve(name_or_dir: str | os.PathLike, *, weights: bool = True) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-    wanted = ["config.json", *TOKENIZER_FILES]
+    wanted = ["config.json", *TOKENIZER_FILES, *SENTENCE_FILES]
     try:
         found = Path(snapshot_download(name, allow_patterns=[*wanted, "*.safetensors", "*.safetensors.index.json"]))
         if weights and not any((found / file).exists() for file in WEIGHT_FILES):
@@ -197,6 +199,15 @@ class PretrainedModel(nnx.Module):
         return nnx.to_pure_dict(nnx.state(cls(config, rngs=nnx.Rngs(params=key))))
 
     @classmethod
+    def read_config(cls, directory: Path) -> BertConfig:
+        """The config of a directory, with what this model needs to know beyond `config.json`.
+
+        Raises:
+          CheckpointError: a file is missing or damaged, or describes a model that jaxlm does not compute.
+        """
+        return BertConfig.from_json(directory / "config.json")
+
+    @classmethod
     def load_params(
         cls, directory: Path, config: BertConfig, key: jax.Array, *, new_heads: bool = False
     ) -> dict[str, Any]:
@@ -245,7 +256,7 @@ class PretrainedModel(nnx.Module):
           CheckpointError: not a BERT, or a tensor is missing, left over or of the wrong shape; the message names it.
         """
         directory = resolve(name_or_dir)
-        config = BertConfig.from_json(directory / "config.json")
+        config = cls.read_config(directory)
         params = cls.load_params(directory, config, (rngs or nnx.Rngs(0)).params())
         return nnx.merge(cls.abstract(config, dtype)[0], jax.tree.map(jnp.asarray, params))
 

@@ -1,0 +1,210 @@
+"""Sentence embeddings: one vector a text (Reimers and Gurevych 2019, https://aclanthology.org/D19-1410).
+
+Directories are laid out as sentence-transformers reads and writes them: a bare BERT, and beside it `modules.json` with
+the modules that follow it, `1_Pooling/config.json`, and `sentence_bert_config.json` with the longest text.
+"""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxlm.models.attention import gather_tokens
+from jaxlm.models.bert import BertModel, Inputs
+from jaxlm.models.config import BertConfig, CheckpointError, Pooling, PoolingMode
+from jaxlm.models.heads import first_tokens
+from jaxlm.models.hub import PretrainedModel, write_atomically
+
+# As sentence-transformers named them before its version 6, which reads both: each a switch of 1_Pooling/config.json.
+_SWITCHES = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+
+
+class SentenceEncoderOutput(NamedTuple):
+    sentence_embedding: jax.Array  # [rows, hidden], or [rows, n, hidden] with pool_positions; float32
+
+
+class SentenceEncoder(PretrainedModel):
+    """BERT, and one vector for all tokens of an example: their mean, or the first one's; `config.pooling` says which."""
+
+    def __init__(self, config: BertConfig, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
+        self.config = config
+        self.pooling = config.pooling or Pooling()
+        self.bert = BertModel(config, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None = None,
+        token_type_ids: jax.Array | None = None,
+        position_ids: jax.Array | None = None,
+        segment_ids: jax.Array | None = None,
+        *,
+        pool_positions: jax.Array | None = None,
+        example_ids: jax.Array | None = None,
+        dropout_key: jax.Array | None = None,
+    ) -> SentenceEncoderOutput:
+        """See `BertModel` for the arguments. Where `pool_positions` names no example (an empty slot), the vector is
+        that of another one, or of padding: finite, and for nobody to read."""
+        inputs = Inputs.fill(self.config, input_ids, attention_mask, token_type_ids,
+                             position_ids, segment_ids, example_ids, dropout_key)  # fmt: skip
+        first = first_tokens(inputs, pool_positions)
+        if self.pooling.mode == "cls":
+            vectors = self.bert.encode(inputs, first).astype(jnp.float32)
+        else:
+            vectors = _means(self.bert.encode(inputs), inputs.segment_ids, first)
+        if self.pooling.normalize:
+            vectors = unit(vectors)
+        return SentenceEncoderOutput(vectors[:, 0] if pool_positions is None else vectors)
+
+    @classmethod
+    def read_config(cls, directory: Path) -> BertConfig:
+        config = BertConfig.from_json(directory / "config.json")
+        return dataclasses.replace(config, pooling=read_pooling(directory, config.hidden_size))
+
+    @classmethod
+    def save_params(cls, directory: str | os.PathLike, config: BertConfig, params: dict[str, Any]) -> None:
+        """Writes a bare BERT, which `transformers.AutoModel` opens, and what makes `SentenceTransformer` pool it."""
+        write_pooling(Path(directory), config)
+        BertModel.save_params(directory, config, params["bert"])
+
+
+def _means(hidden: jax.Array, segment_ids: jax.Array, first: jax.Array) -> jax.Array:
+    """The mean over each example's tokens: `[rows, n, hidden]` of `hidden [rows, length, hidden]`, in float32."""
+    segments = gather_tokens(segment_ids, first)
+    own = (segment_ids[:, None, :] == segments[:, :, None]).astype(hidden.dtype)
+    # In full precision: the sum of many tokens would feel the shorter mantissa that accelerators take by default.
+    sums = jnp.einsum("rnl,rlh->rnh", own, hidden, precision="highest", preferred_element_type=jnp.float32)
+    return sums / own.sum(-1, keepdims=True, dtype=jnp.float32)
+
+
+def unit(vectors: jax.Array) -> jax.Array:
+    """Vectors of length 1 along the last axis; a vector of zeros stays one, and so does its gradient."""
+    return vectors * jax.lax.rsqrt(jnp.maximum(jnp.square(vectors).sum(-1, keepdims=True), 1e-24))
+
+
+def has_modules(directory: Path) -> bool:
+    """Whether a directory is one of sentence-transformers'."""
+    return (directory / "modules.json").is_file()
+
+
+def read_pooling(directory: Path, hidden_size: int) -> Pooling | None:
+    """What `modules.json` and the files that it names say; None where a directory has no `modules.json`.
+
+    Raises:
+      CheckpointError: a file is damaged, or asks for what jaxlm does not compute; the message names it.
+    """
+    if not has_modules(directory):
+        return None
+    path = directory / "modules.json"
+    modules = _read_json(path)
+    try:
+        places = [(str(module["type"]).rsplit(".", 1)[-1], str(module["path"])) for module in modules]
+    except (TypeError, KeyError):
+        raise CheckpointError(f"{path} is no list of modules, each with a type and a path") from None
+    kinds = [kind for kind, _ in places]
+    for kind, place in places:
+        if kind not in ("Transformer", "Pooling", "Normalize"):
+            where = f" (in {place})" if place else ""
+            raise CheckpointError(f"{path} has a module {kind}{where}; jaxlm computes Transformer, Pooling, Normalize")
+    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+        raise CheckpointError(f"{path} lists {', '.join(kinds)}; jaxlm reads Transformer, Pooling and then Normalize")
+    if places[0][1]:
+        raise CheckpointError(f"{path} has its Transformer in {places[0][1]}; jaxlm reads it beside modules.json")
+    mode = _read_mode(directory / places[1][1] / "config.json", hidden_size)
+    _refuse_prompt(directory / "config_sentence_transformers.json")
+    return Pooling(mode, "Normalize" in kinds, _read_max_length(directory))
+
+
+def _read_mode(path: Path, hidden_size: int) -> PoolingMode:
+    values = _read_object(path)
+    width = values.get("word_embedding_dimension", values.get("embedding_dimension", hidden_size))
+    if width != hidden_size:
+        raise CheckpointError(f"{path} pools vectors of {width} numbers; config.json has hidden_size {hidden_size}")
+    if values.get("include_prompt", True) is not True:
+        raise CheckpointError(f"{path}: include_prompt is off; jaxlm pools all tokens of a text")
+    if "pooling_mode" in values:
+        given = values["pooling_mode"]
+        modes = given if isinstance(given, list) else [given]
+    else:
+        modes = [mode for switch, mode in _SWITCHES.items() if values.get(switch)] or ["mean"]
+    known: dict[Any, PoolingMode] = {mode: mode for mode in get_args(PoolingMode)}
+    if len(modes) != 1 or not isinstance(modes[0], str) or modes[0] not in known:
+        raise CheckpointError(f"{path} asks for pooling {' and '.join(map(str, modes))}; jaxlm computes mean or cls")
+    return known[modes[0]]
+
+
+def _refuse_prompt(path: Path) -> None:
+    """A prompt that stands before every text without being asked for would silently be missing."""
+    values = _read_object(path) if path.is_file() else {}
+    if (name := values.get("default_prompt_name")) is not None:
+        raise CheckpointError(f"{path}: default_prompt_name is {name!r}; jaxlm puts no prompt before a text by itself")
+
+
+def _read_max_length(directory: Path) -> int | None:
+    path = directory / "sentence_bert_config.json"
+    values = _read_object(path) if path.is_file() else {}
+    if values.get("do_lower_case"):
+        tokenizer = directory / "tokenizer_config.json"
+        if not (tokenizer.is_file() and _read_object(tokenizer).get("do_lower_case")):
+            raise CheckpointError(f"{path}: do_lower_case is on, and the tokenizer keeps capitals; jaxlm goes by it")
+    length = values.get("max_seq_length")
+    if length is not None and (not isinstance(length, int) or isinstance(length, bool) or length < 3):
+        raise CheckpointError(f"{path}: max_seq_length is {length!r}; a number of tokens is meant, at least 3")
+    return length
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    values = _read_json(path)
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} holds no JSON object")
+    return values
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing, and modules.json names it") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from None
+
+
+def write_pooling(directory: Path, config: BertConfig) -> None:
+    """Writes what `read_pooling` reads, in the form that every version of sentence-transformers from 2 on knows."""
+    pooling = config.pooling or Pooling()
+    kinds = ["Transformer", "Pooling"] + ["Normalize"] * pooling.normalize
+    paths = [f"{number}_{kind}" if number else "" for number, kind in enumerate(kinds)]
+    for path in paths:
+        (directory / path).mkdir(parents=True, exist_ok=True)
+    switches = {switch: mode == pooling.mode for switch, mode in _SWITCHES.items()}
+    modules = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (kind, path) in enumerate(zip(kinds, paths, strict=True))
+    ]
+    files: dict[str, Any] = {
+        "1_Pooling/config.json": {"word_embedding_dimension": config.hidden_size} | switches,
+        "sentence_bert_config.json": {
+            "max_seq_length": pooling.max_length or config.max_position_embeddings,
+            "do_lower_case": False,
+        },
+        "config_sentence_transformers.json": {
+            "prompts": {},
+            "default_prompt_name": None,
+            "similarity_fn_name": "cosine",
+        },
+        "modules.json": modules,
+    }
+    for name, content in files.items():
+        write_atomically(directory / name, json.dumps(content, indent=2) + "\n")
