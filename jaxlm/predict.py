@@ -1,6 +1,7 @@
 """Using a trained model directory: predictions for texts, metrics for labelled files."""
 
 import dataclasses
+import logging
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ from jaxlm.parallel.mesh import replicated
 from jaxlm.tasks import Task, task_of
 from jaxlm.tasks.base import Metrics
 from jaxlm.training.evaluation import Evaluator
+
+log = logging.getLogger("jaxlm")
 
 _ROW_LENGTHS = (32, 64, 128, 256, 512)  # few shapes, so that the compilation cache is hit
 
@@ -77,7 +80,9 @@ class Predictor:
 
     def predict(self, table: Table) -> Iterator[dict[str, Any]]:
         """One prediction for each row of a table, in order."""
-        examples, _ = self.task.examples(dataclasses.replace(table, labels=None))
+        examples, truncated = self.task.examples(dataclasses.replace(table, labels=None))
+        if truncated:
+            log.warning("%s: %d texts were cut to %d tokens", table.source, truncated, self.max_length)
         _, outputs = self._outputs(examples)
         yield from self.task.predictions(outputs, examples)
 

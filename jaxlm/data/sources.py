@@ -199,7 +199,8 @@ def _table(
     pair = columns.find("text_pair", settings.text_pair, usual.text_pair)
     label = columns.find("label", settings.label, usual.label) if labelled else None
     if usual.by_position and not named and header is None and (text, pair, label) == (None, None, None):
-        text, pair, label, *_ = [*names[: 3 if labelled else 2], None, None, None]
+        if width == 3 or (width == 2 and not labelled):
+            text, pair, label = 0, 1, 2 if labelled else None
     if label is None and text is None and header is None and not named and width == 2:
         text, guessed = _tell_apart(good, known_labels)
         label = guessed if labelled else None

@@ -87,7 +87,9 @@ def cross_encoder(predictor: Predictor, name: str) -> Score:
         )
 
     def score(queries: Sequence[str], passages: Sequence[str]) -> np.ndarray:
-        table = Table("search", list(queries), list(passages), None, [f"pair {n}" for n in range(1, 1 + len(queries))])
+        table = Table(
+            "--rerank", list(queries), list(passages), None, [f"pair {n}" for n in range(1, 1 + len(queries))]
+        )
         return np.array([prediction["score"] for prediction in predictor.predict(table)])
 
     return score

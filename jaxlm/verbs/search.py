@@ -18,8 +18,8 @@ from jaxlm.startup import start_jax
 
 if TYPE_CHECKING:
     from jaxlm.console import Console
+    from jaxlm.embed import Embedder
     from jaxlm.search.collection import Entry
-    from jaxlm.search.index import Embed
     from jaxlm.search.qrels import Qrels
     from jaxlm.search.searcher import Hit, Searcher
 
@@ -116,7 +116,9 @@ def run(arguments: list[str]) -> int:
     if qrels is not None:
         _check_judged(args, qrels, index.ids(), console)
     embed = embedder(name, index.plan.max_length)
+    embed.truncated = 0
     _answer(args, Searcher(index, embed, mesh, rerank=score, depth=args.rerank_top), qrels)
+    _say_cut(embed, "queries", console)
     return 0
 
 
@@ -160,7 +162,7 @@ def _depth(args: Arguments) -> int:
 
 
 def _build(
-    args: Arguments, directory: Path, embedder: "Callable[[str, int | None], Embed]", console: "Console"
+    args: Arguments, directory: Path, embedder: "Callable[[str, int | None], Embedder]", console: "Console"
 ) -> None:
     from jaxlm.models import hub
     from jaxlm.search.collection import DOCUMENTS, Reader, paths_of
@@ -181,9 +183,15 @@ def _build(
     console.say(f"making the index {directory}: {reason}")
     load = functools.partial(embedder, model, plan.max_length)
     build(directory, plan, Reader(sources, columns, args.data), load, console)
+    _say_cut(load(), "documents", console)
     index = Index(directory)
     console.say(f"index: {directory}, {len(index)} documents, {index.vectors.shape[1]} dimensions")
     console.say(f'next: python -m jaxlm search --index {directory} --query "a query of your own"')
+
+
+def _say_cut(embed: "Embedder", what: str, console: "Console") -> None:
+    if embed.truncated:
+        console.say(f"{embed.truncated} of the {what} embedded now were cut to {embed.max_length} tokens")
 
 
 def _check_judged(args: Arguments, qrels: "Qrels", known: Iterator[str], console: "Console") -> None:

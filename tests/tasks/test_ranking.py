@@ -257,6 +257,7 @@ BROKEN = {
     "no query": ("a\tb\t1\n \td\t0\n", "line 2: empty text"),
     "empty passage": ("a\tb\t1\nc\t \t0\n", "line 2: empty text"),
     "missing column": ("a\tb\t1\nc\t0\n", "line 2: wrong number of columns (2 instead of 3)"),
+    "too many columns": ("1\ta\tb\t1\n2\tc\td\t0\n", "which column is the label"),
     "empty label": ("a\tb\t1\nc\td\t\n", "line 2: no label"),
     "nothing": ("", "no rows"),
     "header only": ("query\tpassage\tlabel\n", "a header line and no rows"),
