@@ -14,6 +14,7 @@ VERBS = {
     "train": "CONFIG [--section.name VALUE ...]   train, evaluate and write a model",
     "evaluate": "MODEL --data.test FILE              metrics of a model on a labelled file",
     "predict": "MODEL --text TEXT | --input FILE    predictions, a JSON line a text",
+    "embed": "MODEL --input FILE --output V.npy   vectors of texts, for search and comparison",
     "fill-mask": "MODEL --text TEXT                   the likeliest words for each [MASK]",
     "search": "MODEL --documents FILES --index DIR      the documents nearest to a query; --query TEXT asks",
     "tokenizer": "--input FILES --output DIRECTORY    a WordPiece vocabulary from raw text",

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from jaxlm.errors import UserError
 
-TaskName = Literal["classification", "regression", "multi_label", "ranking", "masked_lm"]
+TaskName = Literal["classification", "regression", "multi_label", "ranking", "embedding", "masked_lm"]
 
 
 def _apply(default: Any) -> Any:
@@ -60,6 +60,8 @@ class DataSettings:
     """Column of the text, by name or position (0, 1, ...). Unset: found by its name, or the only possible one."""
     text_pair: str | None = None
     """Column of the second text of a pair, where there is one."""
+    negative: str | None = None
+    """Column of a text that does not fit the first one, where there is one (task embedding)."""
     label: str | None = None
     """Column of the label, by name or position."""
     documents: Literal["blank_lines", "file", "line"] = "blank_lines"
@@ -122,6 +124,34 @@ class RankingSettings:
     relevant: float | None = None
     """The relevance from which on a passage counts as relevant in MRR, recall and MAP; unset: 1, or half of the largest
     where that is less."""
+
+
+@dataclass(frozen=True)
+class EmbeddingSettings:
+    """How texts become vectors, and what these learn (task embedding)."""
+
+    loss: Literal["contrastive", "cosine"] = "contrastive"
+    """contrastive: tell the second text of a pair from those of all other pairs in the batch, and from the negatives
+    (MultipleNegativesRankingLoss of sentence-transformers). cosine: the cosine of a pair's vectors is its score, by
+    mean squared error (its CosineSimilarityLoss)."""
+    pooling: Literal["mean", "cls"] | None = None
+    """The mean of a text's tokens, or its first one; unset: what `model.init` says, or the mean."""
+    normalize: bool | None = None
+    """Whether vectors have length 1; unset: what `model.init` says, or no."""
+    scale: float = 20.0
+    """Of the cosines in a contrastive loss: 1 / temperature."""
+    symmetric: bool = False
+    """Of a contrastive loss: also tell the first text from those of the other pairs, and take the mean of both."""
+    positive: str | None = None
+    """Label of the pairs that belong together, where a contrastive loss is to learn from labelled ones; the others are
+    left out, and counted."""
+    lowest: float | None = None
+    """The score that is cosine 0; unset: the lowest of the training data."""
+    highest: float | None = None
+    """The score that is cosine 1; unset: the highest of the training data."""
+    candidates: int = _apply(64)
+    """Pairs without scores are evaluated in blocks of so many rows of the file: each first text looks for its own
+    second text among those of its block."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +233,7 @@ class Stage:
     objective: ObjectiveSettings = ObjectiveSettings()
     labels: LabelSettings = LabelSettings()
     ranking: RankingSettings = RankingSettings()
+    embedding: EmbeddingSettings = EmbeddingSettings()
     train: TrainSettings = TrainSettings()
     optim: OptimSettings = OptimSettings()
 
@@ -231,11 +262,13 @@ def validate(config: Stage, where: str = "") -> None:
       UserError: a setting is out of range or missing; the message names the flag.
     """
     train, optim, data, model, objective = config.train, config.optim, config.data, config.model, config.objective
-    threshold, ranking = config.labels.threshold, config.ranking
+    threshold, ranking, embedding = config.labels.threshold, config.ranking, config.embedding
     checks: list[tuple[bool, str, Any, str]] = [
         (threshold is None or 0 < threshold < 1, "labels.threshold", threshold, "between 0 and 1"),
         (ranking.largest is None or 0 < ranking.largest < math.inf, "ranking.largest", ranking.largest, "above 0"),
         (ranking.relevant is None or 0 < ranking.relevant < math.inf, "ranking.relevant", ranking.relevant, "above 0"),
+        (0 < embedding.scale < math.inf, "embedding.scale", embedding.scale, "above 0"),
+        (embedding.candidates >= 2, "embedding.candidates", embedding.candidates, "at least 2"),
         (train.batch_size >= 1, "train.batch_size", train.batch_size, "at least 1"),
         (train.eval_batch_size >= 1, "train.eval_batch_size", train.eval_batch_size, "at least 1"),
         (train.micro_batches >= 1, "train.micro_batches", train.micro_batches, "at least 1"),
@@ -286,6 +319,8 @@ def validate(config: Stage, where: str = "") -> None:
     for good, name, value, rule in checks:
         if not good:
             raise UserError(f"--{where}{name} is {value}; it must be {rule}")
+    if config.task == "embedding":
+        _validate_embedding(embedding, train, where)
     if model.random_init and model.init is None:
         raise UserError(f"--{where}model.random_init takes its shape from --{where}model.init, which is not set")
     for name in ("patience", "target"):
@@ -304,6 +339,32 @@ def validate(config: Stage, where: str = "") -> None:
         raise UserError(f"--{where}data.train and --{where}data.mixture exclude each other")
     if isinstance(config, Config) and config.pretrain is not None:
         validate(config.pretrain, "pretrain.")
+
+
+def _validate_embedding(embedding: EmbeddingSettings, train: TrainSettings, where: str) -> None:
+    contrastive = embedding.loss == "contrastive"
+    if contrastive and train.batch_size < 2:
+        raise UserError(f"--{where}train.batch_size is 1; a contrastive loss takes the other pairs as negatives")
+    if contrastive and train.micro_batches > 1:
+        raise UserError(
+            f"--{where}train.micro_batches is {train.micro_batches}; a contrastive loss compares all texts of a batch, "
+            f"which micro-batches would part: use more devices, a smaller --{where}train.batch_size, or "
+            f"--{where}embedding.loss cosine"
+        )
+    for name in ("lowest", "highest"):
+        value = getattr(embedding, name)
+        if value is not None and (contrastive or not math.isfinite(value)):
+            reason = "a contrastive loss has no scores" if contrastive else "it must be a finite number"
+            raise UserError(f"--{where}embedding.{name} is {value}; {reason}")
+    if embedding.lowest is not None and embedding.highest is not None and embedding.lowest >= embedding.highest:
+        raise UserError(
+            f"--{where}embedding.lowest is {embedding.lowest}; it must be below --{where}embedding.highest "
+            f"({embedding.highest})"
+        )
+    if not contrastive and embedding.positive is not None:
+        raise UserError(f"--{where}embedding.positive is for --{where}embedding.loss contrastive")
+    if not contrastive and embedding.symmetric:
+        raise UserError(f"--{where}embedding.symmetric is for --{where}embedding.loss contrastive")
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -16,6 +16,7 @@ from jaxlm.data.tokenizer import Encoded, TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import SentenceEncoder, hub
 from jaxlm.parallel.mesh import by_rows, fetch_rows, put_batch, replicated
+from jaxlm.tasks.embedding import sentence_vectors
 
 log = logging.getLogger("jaxlm")
 
@@ -60,7 +61,7 @@ class Embedder:
         graphdef: nnx.GraphDef = SentenceEncoder.abstract(self.config, dtype)[0]
 
         def embed(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
-            return embeddings(nnx.merge(graphdef, params), batch, None)
+            return sentence_vectors(nnx.merge(graphdef, params), batch, None)
 
         self._embed = jax.jit(embed, in_shardings=(whole, rows), out_shardings=rows)
 
@@ -146,16 +147,3 @@ def text_length(config: Any, tokenizer: TextTokenizer, asked: int | None) -> int
         raise UserError(f"max_length is {asked}; it must be at least 3, and the model has {positions} positions")
     stated = config.pooling.max_length if config.pooling is not None else None
     return min(asked or stated or tokenizer.max_length or positions, positions)
-
-
-def embeddings(model: Any, batch: dict[str, jax.Array], dropout_key: jax.Array | None) -> jax.Array:
-    """The vectors of a packed batch, `[rows, slots, hidden]`."""
-    return model(
-        batch["input_ids"],
-        token_type_ids=batch["token_type_ids"],
-        position_ids=batch["positions"],
-        segment_ids=batch["segment_ids"],
-        pool_positions=batch["pool_positions"],
-        example_ids=batch["example_ids"],
-        dropout_key=dropout_key,
-    ).sentence_embedding

@@ -45,13 +45,15 @@ class Predictor:
         bad_rows: Literal["error", "skip"] = "error", seed: int = 0, dtype: Any = jnp.float32,
     ):  # fmt: skip
         directory = hub.resolve(name_or_dir)
-        self.config = BertConfig.from_json(directory / "config.json")
+        kind = task_of(directory, BertConfig.from_json(directory / "config.json"))
+        self.config = kind.model_class.read_config(directory)
         self.tokenizer = TextTokenizer.load(directory)
         positions = self.config.max_position_embeddings
-        self.max_length = min(max_length or self.tokenizer.max_length or positions, positions)
+        stated = (self.config.pooling and self.config.pooling.max_length) or self.tokenizer.max_length
+        self.max_length = min(max_length or stated or positions, positions)
         self._mesh, self._batch_size, self._seed = mesh, batch_size, seed
         stage = Config(data=DataSettings(max_length=self.max_length, bad_rows=bad_rows))
-        self.task: Task = task_of(directory, self.config).for_model(stage, self.tokenizer, self.config)
+        self.task: Task = kind.for_model(stage, self.tokenizer, self.config)
         params = self.task.model_class.load_params(directory, self.config, jax.random.key(seed))
         self._params = jax.device_put(params, replicated(mesh))
         graphdef: nnx.GraphDef = self.task.model_class.abstract(self.config, dtype)[0]

@@ -28,12 +28,17 @@ class Layout(NamedTuple):
         return int(self.slot.max(initial=-1)) + 1
 
 
-def plan(lengths: np.ndarray, row_length: int) -> Layout:
+def plan(lengths: np.ndarray, row_length: int, side_by_side: int = 1) -> Layout:
     """Packs each batch of `lengths [batches, examples]` into rows of `row_length` tokens; length 0 means no example.
 
+    Args:
+      side_by_side: so many consecutive examples lie one after the other in the same row.
+
     Raises:
-      ValueError: an example is longer than a row.
+      ValueError: an example, or those that are to lie side by side, are longer than a row.
     """
+    if side_by_side > 1:
+        return _plan_side_by_side(lengths, row_length, side_by_side)
     if lengths.max(initial=0) > row_length:
         raise ValueError(f"an example of {lengths.max()} tokens does not fit into a row of {row_length}")
     batches, count = lengths.shape
@@ -57,3 +62,13 @@ def plan(lengths: np.ndarray, row_length: int) -> Layout:
         filled[at, where] += 1
         open_rows = min(max(open_rows, int(where.max(initial=-1)) + 2), room.shape[1])
     return layout
+
+
+def _plan_side_by_side(lengths: np.ndarray, row_length: int, size: int) -> Layout:
+    members = lengths.reshape(len(lengths), -1, size)
+    whole = plan(members.sum(-1), row_length)
+    starts = whole.start[..., None] + np.cumsum(members, -1) - members
+    slots = whole.slot[..., None] * size + np.arange(size)
+    parts = (np.broadcast_to(whole.row[..., None], members.shape), starts, slots)
+    there = lengths > 0
+    return Layout(*(np.where(there, part.reshape(lengths.shape), -1).astype(np.int32) for part in parts))

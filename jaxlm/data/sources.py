@@ -34,7 +34,7 @@ class ColumnNames(NamedTuple):
 
 
 _USUAL_NAMES = ColumnNames()
-_SPLITS = {"train": ("train",), "dev": ("validation", "dev", "valid", "val"), "test": ("test",)}
+SPLITS = {"train": ("train",), "dev": ("validation", "dev", "valid", "val"), "test": ("test",)}
 
 
 LabelKind = Literal["class", "number", "set"]
@@ -52,6 +52,7 @@ class Table:
     places: list[str]  # "line 17", by example
     label_names: list[str] | None = None  # where the source itself states the classes in order
     skipped: dict[str, int] = dataclasses.field(default_factory=dict)  # reason -> rows left out
+    negatives: list[str] | None = None  # third texts, which do not fit the first ones
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -104,7 +105,7 @@ def read_table(
         known = ", ".join(f"{known}:" for known in _SCHEMES)
         raise UserError(f"{spec}: unknown kind of data {scheme!r}; a path or one of {known} is meant")
     else:
-        label_names, rows = None, files.read_rows(Path(spec), _SPLITS[split])
+        label_names, rows = None, files.read_rows(Path(spec), SPLITS[split])
         if running_text and files.data_format(Path(spec)) == ".txt":
             rows = (row for row in rows if row.problem or any(str(value).strip() for value in row.values))
     return _table(spec, rows, label_names, settings, names, label_kind=label_kind, known_labels=known_labels)
@@ -157,11 +158,44 @@ class Problems:
         self.counts: dict[str, int] = {}
 
     def report(self, row: Row, kind: str, detail: str = "") -> None:
+        self.report_at(row.place, kind, detail)
+
+    def report_at(self, place: str, kind: str, detail: str = "") -> None:
         if self.policy == "error":
             raise UserError(
-                f"{self.source}, {row.place}: {kind}{detail}; correct it, or leave such rows out: --data.bad_rows skip"
+                f"{self.source}, {place}: {kind}{detail}; correct it, or leave such rows out: --data.bad_rows skip"
             )
         self.counts[kind] = self.counts.get(kind, 0) + 1
+
+
+def rows_of_a_table(source: str, rows: Iterable[Row], settings: DataSettings, problems: Problems) -> list[Row]:
+    """The rows that can be read. Those of a file without column names have as many columns as its first one; where all
+    columns are chosen by position, more are no harm.
+
+    Raises:
+      UserError: there is none, or the first one that cannot be read, where `settings.bad_rows` says so.
+    """
+    asked = [name for name in (settings.text, settings.text_pair, settings.negative, settings.label) if name]
+    by_position = settings.text is not None and all(name.isdigit() for name in asked)
+    needed = max(map(int, asked)) + 1 if by_position else 0
+    good: list[Row] = []
+    width, wider = None, 0
+    for row in rows:
+        columns = len(row.values) if isinstance(row.values, list) else None
+        if row.problem:
+            problems.report(row, row.problem)
+        elif columns is None:
+            good.append(row)
+        elif columns == (width := width or columns) or (by_position and columns >= needed):
+            wider += columns != width
+            good.append(row)
+        else:
+            problems.report(row, "wrong number of columns", f" ({columns} instead of {width})")
+    if not good:
+        raise UserError(f"{source}: no rows" if not problems.counts else f"{source}: no row could be read")
+    if wider:
+        log.info("%s: %d rows have other than %d columns; those chosen by position are read", source, wider, width)
+    return good
 
 
 def _table(
@@ -176,31 +210,22 @@ def _table(
 ) -> Table:
     labelled = label_kind is not None
     problems = Problems(source, settings.bad_rows)
-    good: list[Row] = []
-    width = None
-    for row in rows:
-        if row.problem:
-            problems.report(row, row.problem)
-        elif isinstance(row.values, list) and len(row.values) != (width := width or len(row.values)):
-            problems.report(row, "wrong number of columns", f" ({len(row.values)} instead of {width})")
-        else:
-            good.append(row)
-    if not good:
-        raise UserError(f"{source}: no rows" if not problems.counts else f"{source}: no row could be read")
+    good = rows_of_a_table(source, rows, settings, problems)
     named = isinstance(good[0].values, dict)
+    width = None if named else len(good[0].values)
     names: list[str | int] = list(good[0].values) if named else list(range(width or 0))
     header = None
     if not named and width != 1 and _has_header(good, settings, usual):
         header = [str(value).strip() for value in good.pop(0).values]
         if not good:
             raise UserError(f"{source}: a header line and no rows")
-    columns = _Columns(source, names, header, settings)
+    columns = Columns(source, names, header, settings)
     text = columns.find("text", settings.text, usual.text)
     pair = columns.find("text_pair", settings.text_pair, usual.text_pair)
     label = columns.find("label", settings.label, usual.label) if labelled else None
-    if usual.by_position and not named and header is None and (text, pair, label) == (None, None, None):
-        if width == 3 or (width == 2 and not labelled):
-            text, pair, label = 0, 1, 2 if labelled else None
+    in_order = usual.by_position and header is None and (width == 3 or (width == 2 and not labelled))
+    if in_order and (text, pair, label) == (None, None, None):
+        text, pair, label = 0, 1, 2 if labelled else None
     if label is None and text is None and header is None and not named and width == 2:
         text, guessed = _tell_apart(good, known_labels)
         label = guessed if labelled else None
@@ -232,6 +257,9 @@ def _fill(
         except KeyError as error:
             problems.report(row, "a column is missing", f" ({error.args[0]})")
             continue
+        except IndexError:
+            problems.report(row, "wrong number of columns", f" ({len(row.values)})")
+            continue
         strange = [cell for cell in cells[:2] if cell is not None and not isinstance(cell, str)]
         if strange:
             problems.report(row, "text that is no string", f" ({strange[0]!r})")
@@ -256,8 +284,8 @@ def _label(cell: Any, kind: LabelKind) -> Any:
     """The label in a cell; `ValueError(problem, detail)` where it holds none of this kind."""
     if kind == "set":
         names = cell if isinstance(cell, list) else str("" if cell is None else cell).split(",")
-        return tuple(dict.fromkeys(name for item in names if (name := _name(item))))
-    name = _name(cell)
+        return tuple(dict.fromkeys(name for item in names if (name := label_name(item))))
+    name = label_name(cell)
     if cell is None or not name:
         raise ValueError("no label")
     if isinstance(cell, (list, dict)):
@@ -273,7 +301,8 @@ def _label(cell: Any, kind: LabelKind) -> Any:
     return number
 
 
-def _name(cell: Any) -> str:
+def label_name(cell: Any) -> str:
+    """A cell as a label's name: whole numbers without a decimal point."""
     return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
 
 
@@ -303,7 +332,7 @@ def _tell_apart(rows: Sequence[Row], known_labels: Collection[str]) -> tuple[int
     return 1 - label, label
 
 
-class _Columns:
+class Columns:
     """Finds a column by a setting (name or position) or by the names that data sets commonly give it."""
 
     def __init__(self, source: str, names: list[str | int], header: list[str] | None, settings: DataSettings):
@@ -390,7 +419,7 @@ def _split(source: str, asked: str, split: str, available: list[str]) -> str:
         if asked.split("[")[0] not in available:
             raise UserError(f"{source} has no split {asked!r}; it has {', '.join(available)}")
         return asked
-    for name in _SPLITS[split]:
+    for name in SPLITS[split]:
         if name in available:
             return name
     raise UserError(f"{source} has no {split} split; it has {', '.join(available)}: say which, as in {source}:NAME")

@@ -53,7 +53,7 @@ class BertConfig:
     score_activation: str | None = dataclasses.field(default=None, compare=False)
     """The torch class that sentence-transformers' `CrossEncoder` puts on a single logit; None: it is no such model."""
     pooling: Pooling | None = dataclasses.field(default=None, compare=False)
-    """Of a `SentenceEncoder`, in files of its own (`jaxlm.models.embedding`); None: nothing is said, the mean is taken."""
+    """Of a `SentenceEncoder`, in files of its own (`jaxlm.models.embedding`); None: not said, the mean is taken."""
     facts: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
     """What the program that trained the model wants to remember; under `jaxlm` in the file, where others pass it by."""
 

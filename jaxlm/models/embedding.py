@@ -36,7 +36,7 @@ class SentenceEncoderOutput(NamedTuple):
 
 
 class SentenceEncoder(PretrainedModel):
-    """BERT, and one vector for all tokens of an example: their mean, or the first one's; `config.pooling` says which."""
+    """BERT, and one vector for all tokens of an example: their mean or the first one's, as `config.pooling` says."""
 
     def __init__(self, config: BertConfig, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
         self.config = config

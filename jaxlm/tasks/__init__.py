@@ -4,14 +4,18 @@ from pathlib import Path
 
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, hub
+from jaxlm.models.embedding import has_modules
 from jaxlm.tasks.base import Task
 from jaxlm.tasks.classification import Classification
+from jaxlm.tasks.embedding import Embedding
 from jaxlm.tasks.masked_lm import MaskedLM
 from jaxlm.tasks.multi_label import MultiLabel
 from jaxlm.tasks.ranking import Ranking
 from jaxlm.tasks.regression import Regression
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification, Regression, MultiLabel, Ranking, MaskedLM)}
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (Classification, Regression, MultiLabel, Ranking, Embedding, MaskedLM)
+}
 
 
 def task_of(directory: Path, config: BertConfig) -> type[Task]:
@@ -22,6 +26,8 @@ def task_of(directory: Path, config: BertConfig) -> type[Task]:
     """
     if (named := config.facts.get("task")) in TASKS:
         return TASKS[named]
+    if config.architecture in ("BertModel", None) and has_modules(directory):
+        return Embedding
     heads = hub.heads_in(directory)
     if "classifier" in heads:
         if config.architecture == "BertForSequenceClassification" or config.architecture is None:

@@ -40,6 +40,7 @@ class Task(abc.ABC):
     metrics_to_judge_by: ClassVar[tuple[str, ...]]  # the best checkpoint goes by the first, unless set otherwise
     score_activation: ClassVar[str | None] = None  # see `BertConfig`
     predict_flags: ClassVar[str] = '--text "a text of your own"'  # an example of what `predict` reads
+    library: ClassVar[str] = "transformers"  # which opens the exported directory, as `usage` shows
 
     def __init__(self, stage: Stage, tokenizer: TextTokenizer):
         self.stage = stage

@@ -44,6 +44,7 @@ class Ranking(SequenceTask):
     metrics_to_judge_by = ("mrr@10", "ndcg@10", "mrr", "map", "recall@10", "accuracy", "loss")
     outputs = 1
     score_activation = "torch.nn.modules.activation.Sigmoid"
+    library = "sentence-transformers"
     predict_flags = '--text "a query" --text_pair "a passage"'
 
     def __init__(

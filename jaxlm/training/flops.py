@@ -17,6 +17,7 @@ def train_flops(
     row_length: float,
     predictions: float = 0,
     pooled: float = 0,
+    scored: float = 0,
     classes: int = 0,
 ) -> float:
     """Model FLOPs of a training step: three times those of a forward pass, which are its matrix products.
@@ -30,6 +31,7 @@ def train_flops(
         feed-forward                    4 h i               a token and layer
         masked-language-model head      2 h^2 + 2 h V       a prediction
         pooler and classifier           2 h^2 + 2 h classes   a pooled example
+        classifier of tokens            2 h classes         a scored token
 
     but for the last layer: it computes keys and values (4 h^2) for all tokens, and the rest only for those that a head
     reads (`BertModel.encode`). Only that is counted, which is less than the papers' formula gives. Not counted are
@@ -41,15 +43,17 @@ def train_flops(
       row_length: tokens of a row with padding, that is the keys that a token is compared with.
       predictions: tokens that the masked-language-model head predicts.
       pooled: examples whose first token a classifier reads, or next-sentence prediction.
+      scored: tokens whose own hidden state a classifier reads.
       classes: outputs of that classifier; 2 for next-sentence prediction.
     """
     h, layers = config.hidden_size, config.num_hidden_layers
-    queries = tokens * (layers - 1) + predictions + pooled
+    queries = tokens * (layers - 1) + predictions + pooled + scored
     forward = (
         tokens * layers * 4 * h**2
         + queries * (4 * h**2 + 4 * row_length * h + 4 * h * config.intermediate_size)
         + predictions * (2 * h**2 + 2 * h * config.vocab_size)
         + pooled * (2 * h**2 + 2 * h * classes)
+        + scored * 2 * h * classes
     )
     return 3 * forward
 

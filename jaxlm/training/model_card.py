@@ -31,7 +31,7 @@ def write_model_card(directory: Path, setup: Setup, results: dict[str, Any]) -> 
     ]
     versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     text = f"""---
-library_name: transformers
+library_name: {setup.task.library}
 tags: [bert, jaxlm]
 ---
 # {architecture}, {shape.num_hidden_layers} layers, {shape.hidden_size} wide

@@ -1,6 +1,7 @@
 """From a config to everything a training needs: task, tokenizer, model shape, planned batches, compiled step."""
 
 import dataclasses
+import itertools
 import logging
 import math
 from pathlib import Path
@@ -91,7 +92,7 @@ def set_up(config: Config, mesh: Mesh) -> Setup:
       UserError, CheckpointError: settings, data or model are not usable.
     """
     init = None if config.model.init is None else hub.resolve(config.model.init)
-    given = None if init is None else BertConfig.from_json(init / "config.json")
+    given = None if init is None else TASKS[config.task].model_class.read_config(init)
     prepare = _from_prepared if uses_prepared_data(config) else _from_tables
     tokenizer, task, bert_config, batches, notes, steps = prepare(config, mesh, init, given)
     dtype = compute_dtype(config.model.dtype)
@@ -159,7 +160,8 @@ def _tokenizer(config: Config, init: Path | None, train: Table) -> TextTokenizer
         return TextTokenizer.load(hub.resolve(config.data.tokenizer, weights=False))
     if init is not None:
         return TextTokenizer.load(init)
-    return TextTokenizer.train(train.texts, config.data.vocab_size, config.data.lowercase)
+    texts = itertools.chain(train.texts, dict.fromkeys(train.pairs or ()))  # many questions may share a context
+    return TextTokenizer.train(texts, config.data.vocab_size, config.data.lowercase)
 
 
 def _shape(config: Config, given: BertConfig | None, tokenizer: TextTokenizer, longest: int) -> BertConfig:
@@ -204,6 +206,7 @@ def _batches(
         row_length=config.data.row_length,
         hidden_size=shape.hidden_size,
         row_multiple=mesh.size * micro_batches,
+        side_by_side=micro_batches > 1,
         length_multiple=8 if mesh.devices.flat[0].platform == "cpu" else 128,
         finish=lambda batch, step: task.finish(batch, config.seed, step),
         process=jax.process_index(),

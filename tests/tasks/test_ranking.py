@@ -10,6 +10,7 @@ import pytest
 import pytrec_eval
 import torch
 from flax import nnx
+from sentence_transformers import CrossEncoder
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from jaxlm import cli
@@ -181,7 +182,7 @@ def test_training_evaluation_and_model_card_serve_rankings(
     assert '--text "a query" --text_pair "a passage"' in card
 
 
-def test_scores_are_those_of_transformers_on_the_saved_directory(
+def test_scores_are_those_of_transformers_and_of_cross_encoder_on_the_saved_directory(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pairs = [("the film", "good and lovely"), ("ending", "dull"), ("a story", "the awful music " * 30)]
@@ -197,6 +198,8 @@ def test_scores_are_those_of_transformers_on_the_saved_directory(
         assert prediction["score"] == pytest.approx(float(logit), abs=1e-4)
         assert prediction["probability"] == pytest.approx(float(logit.sigmoid()), abs=1e-5)
     assert (model.config.num_labels, model.config.problem_type) == (1, None)
+    scores = CrossEncoder(str(trained / "model"), device="cpu").predict(pairs)
+    assert scores.tolist() == pytest.approx([prediction["probability"] for prediction in found], abs=1e-5)
 
 
 @pytest.mark.parametrize(

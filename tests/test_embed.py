@@ -1,0 +1,126 @@
+"""Texts become the vectors that sentence-transformers gives them, in their order, in few shapes."""
+
+import json
+import logging
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from jaxlm import cli
+from jaxlm.data.tokenizer import TextTokenizer
+from jaxlm.embed import Embedder
+from jaxlm.errors import UserError
+from jaxlm.models import BertConfig, Pooling, SentenceEncoder
+from jaxlm.parallel.mesh import make_mesh
+from tests.conftest import make_sentences
+
+TEXTS = [text for text, _ in make_sentences(60, 9)] + ["film", "the plot " * 70, "a warm story " * 22, "good " * 33]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """A sentence encoder of random weights, normalised, that reads 100 tokens."""
+    directory = tmp_path_factory.mktemp("encoder") / "model"
+    TextTokenizer.load(tiny_model).save(directory, max_length=100)
+    config = BertConfig(
+        vocab_size=200, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=128, initializer_range=0.5, pooling=Pooling("mean", normalize=True, max_length=100),
+    )  # fmt: skip
+    SentenceEncoder.save_params(directory, config, SentenceEncoder.initial_params(config, jax.random.key(1)))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def embedder(model: Path) -> Embedder:
+    return Embedder(str(model), make_mesh(2), batch_size=16)
+
+
+def test_vectors_are_those_of_sentence_transformers_in_the_order_of_the_texts(model: Path, embedder: Embedder) -> None:
+    before = embedder.truncated
+    found = embedder(TEXTS)
+    reference = SentenceTransformer(str(model), device="cpu")
+    assert reference.max_seq_length == embedder.max_length == 100
+    np.testing.assert_allclose(found, reference.encode(TEXTS), atol=1e-4)
+    assert (found.shape, found.dtype) == ((len(TEXTS), 16), np.float32)
+    assert embedder.truncated - before == 1
+    assert embedder([]).shape == (0, 16)
+
+
+def test_few_programs_serve_any_number_of_texts(embedder: Embedder) -> None:
+    embedder(TEXTS)
+    one = embedder(TEXTS[:1])
+    compiled = embedder._embed._cache_size()
+    for count in (1, 2, 3, 40):
+        np.testing.assert_allclose(embedder(TEXTS[:count])[:1], one, atol=1e-5)
+    assert embedder._embed._cache_size() == compiled <= 8
+
+
+def test_a_single_string_is_no_list_of_texts(embedder: Embedder) -> None:
+    with pytest.raises(TypeError, match="a list of texts"):
+        embedder("a text")
+
+
+def test_a_bert_that_does_not_say_how_to_pool_is_averaged_and_that_is_said(
+    tiny_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "jaxlm"):
+        embedder = Embedder(str(tiny_model), make_mesh(1))
+    assert "the mean of its tokens is taken" in caplog.text
+    assert embedder.max_length == 64
+    with pytest.raises(UserError, match="max_length is 65; it must be at least 3, and the model has 64 positions"):
+        Embedder(str(tiny_model), make_mesh(1), max_length=65)
+
+
+def test_embed_writes_a_numpy_file_whole(
+    tmp_path: Path, model: Path, embedder: Embedder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text in TEXTS[-8:]))
+    output = tmp_path / "vectors.npy"
+    assert cli.main(["embed", str(model), "--input", str(tmp_path / "texts.txt"), "--output", str(output)]) == 0
+    np.testing.assert_allclose(np.load(output), embedder(TEXTS[-8:]), atol=1e-5)
+    assert "1 texts were cut to 100 tokens" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["texts.txt", "vectors.npy"]
+
+
+def test_embed_prints_the_vectors_of_texts(model: Path, embedder: Embedder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["embed", str(model), "--text", TEXTS[0], "--text", TEXTS[1]]) == 0
+    found = [json.loads(line)["vector"] for line in capsys.readouterr().out.splitlines()]
+    np.testing.assert_allclose(found, embedder(TEXTS[:2]), atol=1e-5)
+
+
+def test_wrong_input_is_one_clear_line_and_leaves_nothing_behind(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    good, pair, empty, broken = (tmp_path / "in" / name for name in ("a.txt", "b.csv", "c.txt", "d.txt"))
+    good.write_text("one\ntwo\n")
+    pair.write_text("sentence1,sentence2\na,b\n")
+    empty.write_text("")
+    broken.write_bytes(b"one\n\xff\n")
+    output = ["--output", str(tmp_path / "v.npy")]
+    cases: list[tuple[list[str], str]] = [
+        ([], "which texts?"),
+        (["--text", "a", "--input", str(good), *output], "which texts?"),
+        (["--text", " "], "a --text is empty"),
+        (["--text", "a", *output], "--output is for the vectors of --input"),
+        (["--input", str(good)], "--output FILE.npy says where"),
+        (["--input", str(good), "--output", str(tmp_path / "v.txt")], "--output FILE.npy says where"),
+        (["--input", str(good), "--output", str(tmp_path / "nowhere" / "v.npy")], "there is no directory"),
+        (["--input", str(tmp_path / "absent.txt"), *output], "no such file"),
+        (["--input", str(empty), *output], "no rows"),
+        (["--input", str(broken), *output], "line 2: not UTF-8"),
+        (["--input", str(pair), *output], "texts in pairs; choose one column"),
+        (["--input", str(pair), "--data.text_pair", "sentence2", *output], "a pair has none"),
+        (["--input", str(good), "--data.max_length", "500", *output], "the model has 128 positions"),
+        (["--input", str(good), "--batch_size", "0", *output], "--batch_size is 0"),
+    ]
+    for flags, message in cases:
+        assert cli.main(["embed", str(model), *flags]) == 2, flags
+        error = capsys.readouterr().err
+        assert message in error, (flags, error)
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1, error
+        assert [path.name for path in tmp_path.iterdir()] == ["in"], flags
