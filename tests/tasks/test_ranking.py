@@ -109,7 +109,7 @@ def test_what_counts_as_relevant_is_a_setting(tokenizer: TextTokenizer) -> None:
 def test_packed_losses_and_gradients_equal_unpacked(tokenizer: TextTokenizer, seed: int | None) -> None:
     table = make_table(9)
     shape = BertConfig(
-        vocab_size=tokenizer.vocab_size, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=tokenizer.vocab_size, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
         intermediate_size=32, max_position_embeddings=64, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.2,
     )  # fmt: skip
     task = Ranking.for_training(Config(), tokenizer, table, shape)
