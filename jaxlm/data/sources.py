@@ -315,6 +315,8 @@ def _has_header(rows: Sequence[Row], settings: DataSettings, usual: ColumnNames)
     }
     if usual.by_position:
         return bool(asked & first) or sum(bool(first & set(names)) for names in usual[:3]) >= 2
+    if len(first & {*usual.text, *usual.text_pair}) >= 2:
+        return True
     return bool(asked & first) or bool(first & set(_LABEL_NAMES) or (first & {"sentence", "text", "text_a", "index"}))
 
 

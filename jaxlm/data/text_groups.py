@@ -74,7 +74,8 @@ def _columns(spec: str, rows: list[Row], settings: DataSettings) -> tuple[Column
         return Columns(spec, list(values), None, settings), True
     cells = [str(value).strip() for value in values]
     names: list[str | int] = list(range(len(cells)))
-    asked = {name for name in (settings.text, settings.text_pair, settings.negative, settings.label) if name}
+    chosen = (settings.text, settings.text_pair, settings.negative, settings.label)
+    asked = {name for name in chosen if name and not name.isdigit()}
     usual = {*_FIRST, *_SECOND, *_NEGATIVE, *_SCORE}
     header = settings.header == "yes"
     if settings.header == "auto":

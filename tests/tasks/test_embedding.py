@@ -29,8 +29,8 @@ from jaxlm.parallel.mesh import by_rows, make_mesh, put_batch, replicated
 from jaxlm.predict import Predictor
 from jaxlm.tasks.embedding import Embedding
 from jaxlm.tasks.pairs import contrastive_losses, pair_metrics, score_metrics
-from tests.conftest import make_sentences
-from tests.models.reference import quick_jit, random_params
+from ..conftest import make_sentences
+from ..models.reference import quick_jit, random_params
 
 torch.set_num_threads(1)
 
