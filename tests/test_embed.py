@@ -15,6 +15,7 @@ from jaxlm.embed import Embedder
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, Pooling, SentenceEncoder
 from jaxlm.parallel.mesh import make_mesh
+
 from .conftest import make_sentences
 
 TEXTS = [text for text, _ in make_sentences(60, 9)] + ["film", "the plot " * 70, "a warm story " * 22, "good " * 33]

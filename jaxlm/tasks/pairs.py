@@ -39,6 +39,9 @@ def contrastive_losses(
     return (forward + losses(vectors[:, 1], vectors[:, 0], same[:, 0], there)) / 2 if symmetric else forward
 
 
+_losses = jax.jit(contrastive_losses, static_argnames="symmetric")
+
+
 def _candidates(values: Any) -> Any:
     """All second texts, then all negatives, of `values [groups, members, ...]`."""
     return values[:, 1:].swapaxes(0, 1).reshape(-1, *values.shape[2:])
@@ -98,7 +101,7 @@ def pair_metrics(groups: np.ndarray, same: np.ndarray, settings: EmbeddingSettin
         others = ~_not_negative(same[rows], _candidates(same[rows])) & ~own
         ranks.append(1 + ((found >= np.diagonal(found)[:, None]) & others).sum(1))
         there = jnp.ones(len(rows))
-        losses.append(contrastive_losses(vectors[rows], same[rows], there, settings.scale, settings.symmetric))
+        losses.append(_losses(vectors[rows], same[rows], there, settings.scale, symmetric=settings.symmetric))
     rank = np.concatenate(ranks)
     return {
         "loss": float(np.concatenate(losses).mean(dtype=np.float64)),
