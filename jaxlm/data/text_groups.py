@@ -49,7 +49,7 @@ def read_groups(spec: str, split: str, settings: DataSettings, *, labelled: bool
     if not named and found == (None,) * 4 and len(columns.columns) <= 3:
         first, second, third = [*columns.columns, None, None][:3]
         if labelled and third is not None:
-            negative, score = (None, third) if all(_is_number(row.values[third]) for row in good) else (third, None)
+            negative, score = (None, third) if all(_is_number(list(row.values)[2]) for row in good) else (third, None)
     if first is None and second is None and len(columns.columns) == 1:
         first = columns.columns[0]
     if first is None:

@@ -24,7 +24,7 @@ class MaskedLM(Task):
     """`BertForMaskedLM`, or `BertForPreTraining`; documents are cut into windows, and no two see each other."""
 
     name = "masked_lm"
-    model_class = BertForMaskedLM
+    model_class: type[BertForMaskedLM] | type[BertForPreTraining] = BertForMaskedLM
     label_kind = None
     metrics_to_judge_by = ("loss", "accuracy")
 

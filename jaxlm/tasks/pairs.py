@@ -30,7 +30,7 @@ def contrastive_losses(
 
     def losses(queries: jax.Array, candidates: jax.Array, texts: jax.Array, real: jax.Array) -> jax.Array:
         scores = scale * jnp.matmul(queries, candidates.T, precision="highest")
-        own = jnp.eye(*scores.shape, dtype=bool)
+        own = jnp.eye(scores.shape[0], scores.shape[1], dtype=bool)
         excluded = (_not_negative(same, texts) | (real == 0)[None]) & ~own
         return jax.nn.logsumexp(jnp.where(excluded, -jnp.inf, scores), axis=1) - jnp.diagonal(scores)
 
@@ -97,7 +97,7 @@ def pair_metrics(groups: np.ndarray, same: np.ndarray, settings: EmbeddingSettin
     losses, ranks = [], []
     for rows in np.array_split(np.arange(len(groups)), -(-len(groups) // settings.candidates)):
         found = vectors[rows, 0] @ _candidates(vectors[rows]).T
-        own = np.eye(*found.shape, dtype=bool)
+        own = np.arange(len(rows))[:, None] == np.arange(found.shape[1])
         others = ~_not_negative(same[rows], _candidates(same[rows])) & ~own
         ranks.append(1 + ((found >= np.diagonal(found)[:, None]) & others).sum(1))
         there = jnp.ones(len(rows))
