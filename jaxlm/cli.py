@@ -16,6 +16,7 @@ VERBS = {
     "predict": "MODEL --text TEXT | --input FILE    predictions, a JSON line a text",
     "embed": "MODEL --input FILE --output V.npy   vectors of texts, for search and comparison",
     "fill-mask": "MODEL --text TEXT                   the likeliest words for each [MASK]",
+    "search": "MODEL --documents FILES --index DIR the documents nearest to a query; --query TEXT asks",
     "tokenizer": "--input FILES --output DIRECTORY    a WordPiece vocabulary from raw text",
     "prepare": "CONFIG --output DIRECTORY           raw text to packed rows on disk, for pre-training",
     "env": "                                    what a bug report needs",

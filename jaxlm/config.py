@@ -22,6 +22,7 @@ TaskName = Literal[
     "intent_slots",
     "question_answering",
     "embedding",
+    "ranking",
     "masked_lm",
 ]
 
@@ -158,6 +159,17 @@ class AnswerSettings:
 
 
 @dataclass(frozen=True)
+class RankingSettings:
+    """What the label column of queries and passages means (task ranking)."""
+
+    largest: float | None = None
+    """The relevance that is learnt as probability 1; unset: the largest of the training data."""
+    relevant: float | None = None
+    """The relevance from which on a passage counts as relevant in MRR, recall and MAP; unset: 1, or half of the largest
+    where that is less."""
+
+
+@dataclass(frozen=True)
 class EmbeddingSettings:
     """How texts become vectors, and what these learn (task embedding)."""
 
@@ -265,6 +277,7 @@ class Stage:
     labels: LabelSettings = LabelSettings()
     tags: TagSettings = TagSettings()
     qa: AnswerSettings = AnswerSettings()
+    ranking: RankingSettings = RankingSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
     train: TrainSettings = TrainSettings()
     optim: OptimSettings = OptimSettings()
@@ -294,7 +307,8 @@ def validate(config: Stage, where: str = "") -> None:
       UserError: a setting is out of range or missing; the message names the flag.
     """
     train, optim, data, model, objective = config.train, config.optim, config.data, config.model, config.objective
-    threshold, tags, qa, embedding = config.labels.threshold, config.tags, config.qa, config.embedding
+    threshold, tags, qa = config.labels.threshold, config.tags, config.qa
+    ranking, embedding = config.ranking, config.embedding
     checks: list[tuple[bool, str, Any, str]] = [
         (threshold is None or 0 < threshold < 1, "labels.threshold", threshold, "between 0 and 1"),
         (0 <= tags.overlap <= 0.9, "tags.overlap", tags.overlap, "between 0 and 0.9"),
@@ -307,6 +321,8 @@ def validate(config: Stage, where: str = "") -> None:
             qa.null_threshold is None or math.isfinite(qa.null_threshold),
             "qa.null_threshold", qa.null_threshold, "a number, or None",
         ),
+        (ranking.largest is None or 0 < ranking.largest < math.inf, "ranking.largest", ranking.largest, "above 0"),
+        (ranking.relevant is None or 0 < ranking.relevant < math.inf, "ranking.relevant", ranking.relevant, "above 0"),
         (0 < embedding.scale < math.inf, "embedding.scale", embedding.scale, "above 0"),
         (embedding.candidates >= 2, "embedding.candidates", embedding.candidates, "at least 2"),
         (train.batch_size >= 1, "train.batch_size", train.batch_size, "at least 1"),

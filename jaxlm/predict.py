@@ -83,7 +83,9 @@ class Predictor:
 
     def predict(self, table: Table) -> Iterator[dict[str, Any]]:
         """One prediction for each row of a table, in order."""
-        examples, _ = self.task.examples_to_predict(table.unlabelled())
+        examples, truncated = self.task.examples_to_predict(table.unlabelled())
+        if truncated:
+            log.warning("%s: %s", table.source, self.task.describe_cut(truncated))
         _, outputs = self._outputs(examples)
         yield from self.task.predictions(outputs, examples)
 

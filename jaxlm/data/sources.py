@@ -9,7 +9,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 
@@ -26,6 +26,18 @@ TEXT_NAMES = ("text", "sentence", "text_a", "sentence1", "question1", "premise",
 _PAIR_NAMES = ("text_pair", "text_b", "sentence2", "question2", "hypothesis", "#2 string")
 _LABEL_NAMES = ("label", "labels", "score", "similarity", "class", "category", "target", "intent", "sentiment", "topic",
                 "polarity", "stars", "relevance", "quality")  # fmt: skip
+
+
+class ColumnNames(NamedTuple):
+    """What a task's columns are usually called, in lower case; the first that is there serves."""
+
+    text: Sequence[str] = TEXT_NAMES
+    text_pair: Sequence[str] = _PAIR_NAMES
+    label: Sequence[str] = _LABEL_NAMES
+    by_position: bool = False  # whether columns without names are text, second text and label, in this order
+
+
+_USUAL_NAMES = ColumnNames()
 SPLITS = {"train": ("train",), "dev": ("validation", "dev", "valid", "val"), "test": ("test",)}
 
 
@@ -78,6 +90,7 @@ def read_table(
     label_kind: LabelKind | None,
     known_labels: Collection[str] = (),
     running_text: bool = False,
+    names: ColumnNames = _USUAL_NAMES,
 ) -> Table:
     """Reads the data that a setting names.
 
@@ -88,6 +101,7 @@ def read_table(
       label_kind: what the label column holds; None where none is needed.
       running_text: the lines of a txt file are a corpus, in which blank ones only part paragraphs.
       known_labels: the labels of the training data or the model; they tell the columns of a file without names apart.
+      names: by which columns are found that `settings` does not choose.
 
     Raises:
       UserError: no such data, no such column, or (unless `settings.bad_rows` is "skip") a row that cannot be read.
@@ -102,7 +116,7 @@ def read_table(
         label_names, rows = None, files.read_rows(Path(spec), SPLITS[split])
         if running_text and files.data_format(Path(spec)) == ".txt":
             rows = (row for row in rows if row.problem or any(str(value).strip() for value in row.values))
-    return _table(spec, rows, label_names, settings, label_kind=label_kind, known_labels=known_labels)
+    return _table(spec, rows, label_names, settings, names, label_kind=label_kind, known_labels=known_labels)
 
 
 def table_of_texts(
@@ -129,7 +143,7 @@ def table_of_texts(
         texts = texts[:-1]
     second_column = None if pairs is None else "1"
     plain = dataclasses.replace(settings, text="0", text_pair=second_column, label=None, header="no")
-    return _table(source, rows(), None, plain, label_kind=None)
+    return _table(source, rows(), None, plain, _USUAL_NAMES, label_kind=None)
 
 
 def is_scheme(spec: str) -> bool:
@@ -204,6 +218,7 @@ def _table(
     rows: Iterator[Row],
     label_names: list[str] | None,
     settings: DataSettings,
+    usual: ColumnNames,
     *,
     label_kind: LabelKind | None,
     known_labels: Collection[str] = (),
@@ -215,14 +230,17 @@ def _table(
     width = None if named else len(good[0].values)
     names: list[str | int] = list(good[0].values) if named else list(range(width or 0))
     header = None
-    if not named and width != 1 and _has_header(good, settings):
+    if not named and width != 1 and _has_header(good, settings, usual):
         header = [str(value).strip() for value in good.pop(0).values]
         if not good:
             raise UserError(f"{source}: a header line and no rows")
     columns = Columns(source, names, header, settings)
-    text = columns.find("text", settings.text, TEXT_NAMES)
-    pair = columns.find("text_pair", settings.text_pair, _PAIR_NAMES)
-    label = columns.find("label", settings.label, _LABEL_NAMES) if labelled else None
+    text = columns.find("text", settings.text, usual.text)
+    pair = columns.find("text_pair", settings.text_pair, usual.text_pair)
+    label = columns.find("label", settings.label, usual.label) if labelled else None
+    in_order = usual.by_position and header is None and (width == 3 or (width == 2 and not labelled))
+    if in_order and (text, pair, label) == (None, None, None):
+        text, pair, label = 0, 1, 2 if labelled else None
     if label is None and text is None and header is None and not named and width == 2:
         text, guessed = _tell_apart(good, known_labels)
         label = guessed if labelled else None
@@ -303,14 +321,16 @@ def label_name(cell: Any) -> str:
     return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
 
 
-def _has_header(rows: Sequence[Row], settings: DataSettings) -> bool:
+def _has_header(rows: Sequence[Row], settings: DataSettings, usual: ColumnNames) -> bool:
     if settings.header != "auto":
         return settings.header == "yes"
     first = {str(value).strip().lower() for value in rows[0].values}
     asked = {
         name.lower() for name in (settings.text, settings.text_pair, settings.label) if name and not name.isdigit()
     }
-    if len(first & {*TEXT_NAMES, *_PAIR_NAMES}) >= 2:
+    if usual.by_position:
+        return bool(asked & first) or sum(bool(first & set(names)) for names in usual[:3]) >= 2
+    if len(first & {*usual.text, *usual.text_pair}) >= 2:
         return True
     return bool(asked & first) or bool(first & set(_LABEL_NAMES) or (first & {"sentence", "text", "text_a", "index"}))
 

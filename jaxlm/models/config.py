@@ -52,6 +52,8 @@ class BertConfig:
     """The intents of `BertForIntentAndSlots`, whose `id2label` are the tags of slots. No field of transformers."""
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
     architecture: str | None = dataclasses.field(default=None, compare=False)  # named first under `architectures`
+    score_activation: str | None = dataclasses.field(default=None, compare=False)
+    """The torch class that sentence-transformers' `CrossEncoder` puts on a single logit; None: it is no such model."""
     pooling: Pooling | None = dataclasses.field(default=None, compare=False)
     """Of a `SentenceEncoder`, in files of its own (`jaxlm.models.embedding`); None: not said, the mean is taken."""
     facts: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
@@ -109,12 +111,15 @@ class BertConfig:
         for name, allowed in unsupported.items():
             if raw.get(name) not in allowed:
                 raise CheckpointError(f"{path}: {name} is {raw[name]!r}; jaxlm computes {allowed[0]!r} only")
-        ours = {"id2label", "id2intent", "architecture", "pooling", "facts"}
+        ours = {"id2label", "id2intent", "architecture", "score_activation", "pooling", "facts"}
         known = {field.name for field in dataclasses.fields(cls)} - ours
         values = {name: value for name, value in raw.items() if name in known}
         architectures, facts = raw.get("architectures"), raw.get("jaxlm")
         values["architecture"] = architectures[0] if isinstance(architectures, list) and architectures else None
         values["facts"] = facts if isinstance(facts, dict) else {}
+        cross_encoder = raw.get("sentence_transformers")
+        activation = cross_encoder.get("activation_fn") if isinstance(cross_encoder, dict) else None
+        values["score_activation"] = activation or raw.get("sbert_ce_default_activation_function")  # before its 4.0
         for key in ("id2label", "id2intent"):
             if labels := raw.get(key):
                 try:
@@ -134,6 +139,8 @@ class BertConfig:
         """The text of a `config.json` that `transformers` opens as `architecture` (a class name)."""
         values = dataclasses.asdict(self)
         del values["architecture"], values["pooling"]
+        if activation := values.pop("score_activation"):
+            values["sentence_transformers"] = {"activation_fn": activation}
         if facts := values.pop("facts"):
             values["jaxlm"] = facts
         values["id2label"] = {str(index): name for index, name in self.id2label.items()}

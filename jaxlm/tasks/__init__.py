@@ -12,6 +12,7 @@ from jaxlm.tasks.intent_slots import IntentAndSlots
 from jaxlm.tasks.masked_lm import MaskedLM
 from jaxlm.tasks.multi_label import MultiLabel
 from jaxlm.tasks.question_answering import QuestionAnswering
+from jaxlm.tasks.ranking import Ranking
 from jaxlm.tasks.regression import Regression
 from jaxlm.tasks.token_classification import TokenClassification
 
@@ -25,6 +26,7 @@ TASKS: dict[str, type[Task]] = {
         IntentAndSlots,
         QuestionAnswering,
         Embedding,
+        Ranking,
         MaskedLM,
     )
 }
@@ -48,7 +50,8 @@ def task_of(directory: Path, config: BertConfig) -> type[Task]:
             return TokenClassification
         if config.architecture == "BertForSequenceClassification" or config.architecture is None:
             by_problem: dict[str, type[Task]] = {"regression": Regression, "multi_label_classification": MultiLabel}
-            one_output: type[Task] = Regression if config.num_labels == 1 else Classification
+            scored: type[Task] = Regression if config.score_activation is None else Ranking
+            one_output = scored if config.num_labels == 1 else Classification
             return by_problem.get(config.problem_type or "", one_output)
     elif "question-answering head" in heads:
         return QuestionAnswering

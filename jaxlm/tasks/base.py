@@ -38,8 +38,8 @@ class Task(abc.ABC):
     model_class: type[PretrainedModel]
     label_kind: ClassVar[LabelKind | None]  # what its data's label column holds; None: it has none
     metrics_to_judge_by: ClassVar[tuple[str, ...]]  # the best checkpoint goes by the first, unless set otherwise
+    score_activation: ClassVar[str | None] = None  # see `BertConfig`
     predict_flags: ClassVar[str] = '--text "a text of your own"'  # an example of what `predict` reads
-
     library: ClassVar[str] = "transformers"  # which opens the exported directory, as `usage` shows
 
     def __init__(self, stage: Stage, tokenizer: TextTokenizer):
@@ -152,7 +152,8 @@ class Task(abc.ABC):
     def save(self, directory: Path, config: BertConfig, params: Any) -> None:
         """Writes config and weights of a trained model; `facts` go with them."""
         facts = {"task": self.name} | self.facts()
-        self.model_class.save_params(directory, dataclasses.replace(config, facts=facts), params)
+        config = dataclasses.replace(config, facts=facts, score_activation=self.score_activation)
+        self.model_class.save_params(directory, config, params)
 
     @abc.abstractmethod
     def description(self) -> str:

@@ -1,0 +1,286 @@
+"""`python -m jaxlm search`: makes an index of documents, and finds in it what is nearest to a query."""
+
+import dataclasses
+import functools
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from jaxlm.config import DataSettings, MeshSettings
+from jaxlm.errors import UserError
+from jaxlm.flags import check_batch_size, check_output, parse
+from jaxlm.startup import start_jax
+
+if TYPE_CHECKING:
+    from jaxlm.console import Console
+    from jaxlm.embed import Embedder
+    from jaxlm.search.collection import Entry
+    from jaxlm.search.qrels import Qrels
+    from jaxlm.search.searcher import Hit, Searcher
+
+_USAGE = (
+    "python -m jaxlm search MODEL --documents FILE --index DIR makes an index; "
+    'python -m jaxlm search --index DIR --query "..." asks it'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Search by meaning. With --documents: makes the index, or says that it is up to date. With --query, --queries or
+    queries on standard input: answers from it. An index knows its model."""
+
+    model: tyro.conf.Positional[str] = ""
+    """Hub name or directory of the model that makes vectors; to ask, only where the index's own has moved."""
+    index: str | None = None
+    """Directory of the index."""
+    documents: tuple[str, ...] = ()
+    """Files or globs of documents: txt (one a line), csv, tsv, jsonl or parquet, plain, .gz or .xz, with columns of id,
+    title and text."""
+    query: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A query; may be given again and again."""
+    queries: str | None = None
+    """A file of queries: txt (one a line), or with columns of id and query."""
+    top_k: int = 10
+    """Documents for each query."""
+    rerank: str | None = None
+    """Hub name or directory of a cross-encoder (task ranking), which reads query and document together and puts the
+    nearest documents in order."""
+    rerank_top: int = 100
+    """How many of the nearest documents it reads for each query."""
+    qrels: str | None = None
+    """Relevance judgements of `--queries` (TREC's format, or query, document, grade): MRR, NDCG@10 and recall too."""
+    output: str | None = None
+    """A file for the answers, a JSON line a query. Without it: a table on a terminal, JSON lines in a pipe."""
+    id_column: str | None = None
+    """Column of the documents' ids, by name or position; `--data.text` is that of their text."""
+    title_column: str | None = None
+    """Column of the documents' titles."""
+    document_prompt: str = ""
+    """What the model wants before each document, such as "passage: "; the index remembers it, and the next."""
+    query_prompt: str = ""
+    """What the model wants before each query, such as "query: "."""
+    vectors: Literal["float32", "float16"] = "float32"
+    """How vectors are stored: float16 takes half the space."""
+    data: DataSettings = dataclasses.field(default_factory=lambda: DataSettings(max_length=0))
+    """How files are read, as for training; max_length 0 is the model's own."""
+    mesh: MeshSettings = dataclasses.field(default_factory=MeshSettings)
+    batch_size: int = 128
+
+
+def run(arguments: list[str]) -> int:
+    args = parse(Arguments, arguments, "python -m jaxlm search")
+    asks = _check(args)
+    console = start_jax(sys.stderr)
+
+    from jaxlm.embed import Embedder
+    from jaxlm.models import hub
+    from jaxlm.parallel.mesh import make_mesh
+    from jaxlm.search.index import Index, sha256_of_model
+
+    mesh = make_mesh(args.mesh.devices)
+
+    @functools.cache
+    def embedder(name: str, max_length: int | None) -> Embedder:
+        return Embedder(name, mesh, batch_size=args.batch_size, max_length=max_length)
+
+    directory = Path(str(args.index))
+    if args.documents:
+        _build(args, directory, embedder, console)
+    if not asks:
+        return 0
+    index = Index(directory)
+    name = args.model or index.plan.model
+    if not args.model and Path(name).is_absolute() and not Path(name).is_dir():
+        raise UserError(f"{name}, the model of this index, is gone; where is it now? python -m jaxlm search MODEL ...")
+    if sha256_of_model(hub.resolve(name)) != index.plan.model_sha256:
+        raise UserError(
+            f"{name} is not what {directory} was made with: the model has changed since; make the index again "
+            "(--documents), or pass the model that it was made with"
+        )
+    score = None
+    if args.rerank:
+        from jaxlm.predict import Predictor
+        from jaxlm.search.searcher import cross_encoder
+
+        score = cross_encoder(Predictor(args.rerank, mesh, batch_size=args.batch_size), args.rerank)
+
+    from jaxlm.search.qrels import read_qrels
+    from jaxlm.search.searcher import Searcher
+
+    qrels = read_qrels(Path(args.qrels)) if args.qrels else None
+    if qrels is not None:
+        _check_judged(args, qrels, index.ids(), console)
+    embed = embedder(name, index.plan.max_length)
+    embed.truncated = 0
+    _answer(args, Searcher(index, embed, mesh, rerank=score, depth=args.rerank_top), qrels)
+    _say_cut(embed, "queries", console)
+    return 0
+
+
+def _check(args: Arguments) -> bool:
+    """What can be said before jax is imported. Returns whether there is something to ask."""
+    if args.index is None:
+        raise UserError(f"--index DIR is missing: {_USAGE}")
+    if args.documents and not args.model:
+        raise UserError("which model? python -m jaxlm search MODEL --documents FILE --index DIR")
+    if args.query and args.queries:
+        raise UserError("pass --query or --queries, not both")
+    if not all(query.strip() for query in args.query):
+        raise UserError("a --query is empty")
+    if args.qrels and not args.queries:
+        raise UserError("--qrels judges queries by their ids: pass --queries FILE with a column of ids")
+    for name in ("queries", "qrels"):
+        if (file := getattr(args, name)) and not Path(file).is_file():
+            raise UserError(f"--{name} {file}: no such file")
+    for name in ("top_k", "rerank_top"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name} is {getattr(args, name)}; it must be at least 1")
+    if args.rerank and args.rerank_top < _depth(args):
+        raise UserError(f"--rerank_top is {args.rerank_top}; it must be at least {_depth(args)}")
+    if args.data.max_length and args.data.max_length < 3:
+        raise UserError(f"--data.max_length is {args.data.max_length}; it must be at least 3, or 0 for the model's own")
+    if not args.documents:
+        defaults = Arguments()
+        for name in ("document_prompt", "query_prompt", "vectors", "id_column", "title_column"):
+            if getattr(args, name) != getattr(defaults, name):
+                raise UserError(f"--{name} belongs to making an index (--documents), which then remembers it")
+        if args.data.max_length:
+            raise UserError("--data.max_length belongs to making an index (--documents), which then remembers it")
+    check_batch_size(args.batch_size)
+    check_output(args.output)
+    return bool(args.query or args.queries or not args.documents)
+
+
+def _depth(args: Arguments) -> int:
+    """How many documents are looked for: NDCG@10 looks at ten."""
+    return max(args.top_k, 10) if args.qrels else args.top_k
+
+
+def _build(
+    args: Arguments, directory: Path, embedder: "Callable[[str, int | None], Embedder]", console: "Console"
+) -> None:
+    from jaxlm.models import hub
+    from jaxlm.search.collection import DOCUMENTS, Reader, paths_of
+    from jaxlm.search.index import Index, Plan, build, sha256_of_files, sha256_of_model, state_of
+
+    columns = dataclasses.replace(DOCUMENTS, chosen=(args.id_column, args.title_column, args.data.text))
+    sources = paths_of(args.documents, columns)
+    model = str(Path(args.model).expanduser().absolute()) if Path(args.model).expanduser().is_dir() else args.model
+    how = (str(columns.chosen), args.data.header, args.data.bad_rows, *(source.name for source in sources))
+    plan = Plan(
+        model, sha256_of_model(hub.resolve(model)), tuple(map(str, sources)), sha256_of_files(sources, *how),
+        args.document_prompt, args.query_prompt, args.data.max_length or None, args.vectors,
+    )  # fmt: skip
+    reason = state_of(directory, plan)
+    if reason is None:
+        console.say(f"the index {directory} is up to date: {len(Index(directory))} documents")
+        return
+    console.say(f"making the index {directory}: {reason}")
+    load = functools.partial(embedder, model, plan.max_length)
+    build(directory, plan, Reader(sources, columns, args.data), load, console)
+    _say_cut(load(), "documents", console)
+    index = Index(directory)
+    console.say(f"index: {directory}, {len(index)} documents, {index.vectors.shape[1]} dimensions")
+    console.say(f'next: python -m jaxlm search --index {directory} --query "a query of your own"')
+
+
+def _say_cut(embed: "Embedder", what: str, console: "Console") -> None:
+    if embed.truncated:
+        console.say(f"{embed.truncated} of the {what} embedded now were cut to {embed.max_length} tokens")
+
+
+def _check_judged(args: Arguments, qrels: "Qrels", known: Iterator[str], console: "Console") -> None:
+    judged = {document for grades in qrels.values() for document in grades}
+    absent = judged.difference(known)
+    if absent == judged:
+        raise UserError(
+            f"--qrels {args.qrels}: the index has none of its documents, such as {min(judged)}; ids have to agree"
+        )
+    if absent:
+        console.say(f"{len(absent)} of {len(judged)} judged documents are not in the index; they count as not found")
+
+
+def _answer(args: Arguments, searcher: "Searcher", qrels: "Qrels | None") -> None:
+    """Writes the answers, and how good they are."""
+    from jaxlm.atomic import write_atomically
+    from jaxlm.search.qrels import metrics_of_run
+
+    on_terminal = sys.stdout.isatty() and not args.output
+    lines: list[str] = []
+    run: dict[str, list[tuple[str, float]]] = {}
+    for queries in _queries(args):
+        answers = searcher([query.text for query in queries], _depth(args))
+        for query, hits in zip(queries, answers, strict=True):
+            run[query.id] = [(hit.document.id, hit.score) for hit in hits]
+            if on_terminal:
+                print(table(query.text, hits[: args.top_k], shutil.get_terminal_size().columns))
+                continue
+            records = [hit.record(rank, bool(args.rerank)) for rank, hit in enumerate(hits[: args.top_k], 1)]
+            line = json.dumps({"id": query.id, "query": query.text, "hits": records}, ensure_ascii=False)
+            lines.append(line) if args.output else print(line)
+        sys.stdout.flush()
+    if args.output:
+        write_atomically(Path(args.output), "".join(f"{line}\n" for line in lines))
+    if qrels is not None:
+        stream = sys.stdout if on_terminal or args.output else sys.stderr  # a pipe gets JSON lines and nothing else
+        for name, value in metrics_of_run(run, qrels, recall_at=args.top_k).items():
+            print(f"{name}: {value:.6g}", file=stream)
+
+
+def _queries(args: Arguments) -> Iterator[list["Entry"]]:
+    """The queries in groups that are answered together: all of them, or, from a person at a terminal, one by one."""
+    from jaxlm.search.collection import QUERIES, Entry, Reader, paths_of
+
+    if args.query:
+        yield [Entry(str(number), "", query.strip()) for number, query in enumerate(args.query, 1)]
+    elif args.queries:
+        yield list(Reader(paths_of([args.queries], QUERIES), QUERIES, dataclasses.replace(args.data, text=None)))
+    elif sys.stdin.isatty():
+        for number, line in enumerate(_prompted(), 1):
+            yield [Entry(str(number), "", line)]
+    else:
+        yield _from_pipe(sys.stdin.buffer.read())
+
+
+def _prompted() -> Iterator[str]:
+    while True:
+        print("query (Ctrl-D ends): ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            print(file=sys.stderr)
+            return
+        if line.strip():
+            yield line.strip()
+
+
+def _from_pipe(content: bytes) -> list["Entry"]:
+    from jaxlm.search.collection import Entry
+
+    found = []
+    for number, line in enumerate(content.split(b"\n"), 1):
+        try:
+            text = line.decode("utf-8-sig").strip()
+        except UnicodeDecodeError:
+            raise UserError(f"standard input, line {number}: not UTF-8") from None
+        if text:
+            found.append(Entry(str(number), "", text))
+    if not found:
+        raise UserError(f"standard input holds no query: {_USAGE}")
+    return found
+
+
+def table(query: str, hits: Sequence["Hit"], width: int) -> str:
+    """An answer as a person reads it: rank, score, id and what fits into a line of the text."""
+    longest = max((len(hit.document.id) for hit in hits), default=0)
+    lines = [query]
+    for rank, hit in enumerate(hits, 1):
+        text = " ".join(f"{hit.document.title}  {hit.document.text}".split())
+        start = f"{rank:4}  {hit.score:7.4f}  {hit.document.id:{longest}}  "
+        room = max(width - len(start), 20)
+        lines.append(start + (text if len(text) <= room else text[: room - 3] + "..."))
+    return "\n".join([*lines, ""])
