@@ -460,12 +460,17 @@ def changes(old: dict[str, Any], new: Config) -> tuple[list[str], list[str]]:
     policy = _resume_policies(new)
     applied: list[str] = []
     refused: list[str] = []
-    now = flatten(new)
+    now, defaults = flatten(new), _defaults()
     for name in dict.fromkeys((*now, *old)):
-        if name not in _NO_PART_OF_THE_RUN and old.get(name) != now.get(name):
-            line = f"{name}: {old.get(name)} -> {now.get(name)}"
+        before = old.get(name, defaults.get(name))  # a run from before there was this setting had its default
+        if name not in _NO_PART_OF_THE_RUN and before != now.get(name):
+            line = f"{name}: {before} -> {now.get(name)}"
             (applied if policy.get(name) == "apply" else refused).append(line)
     return applied, refused
+
+
+def _defaults() -> dict[str, Any]:
+    return flatten(Config()) | flatten(Stage(), "pretrain.")
 
 
 def _resume_policies(value: Any, prefix: str = "") -> dict[str, str]:
@@ -483,11 +488,12 @@ def _resume_policies(value: Any, prefix: str = "") -> dict[str, str]:
 
 
 def fingerprint(config: Config) -> str:
-    """Six hex digits of the settings that make the run what it is; resumable changes leave them alone."""
-    policy = _resume_policies(config)
+    """Six hex digits of the settings that make the run what it is; resumable changes leave them alone, and so do
+    settings that are new in the software and stand at their default."""
+    policy, defaults = _resume_policies(config), _defaults()
     identity = {
         name: value
         for name, value in flatten(config).items()
-        if policy[name] == "refuse" and name not in _NO_PART_OF_THE_RUN
+        if policy[name] == "refuse" and name not in _NO_PART_OF_THE_RUN and value != defaults.get(name)
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
