@@ -34,6 +34,7 @@ class Predictor:
       max_length: where texts are cut; None for what the tokenizer's files say.
       bad_rows: whether `evaluate` stops at a label that the model does not know, or leaves the row out.
       dtype: compute dtype.
+      kind: the task to use it for, where it could serve several; None for what `task_of` finds.
 
     Raises:
       CheckpointError, UserError: the directory cannot be used.
@@ -42,9 +43,10 @@ class Predictor:
     def __init__(
         self, name_or_dir: str, mesh: Mesh, *, batch_size: int = 128, max_length: int | None = None,
         bad_rows: Literal["error", "skip"] = "error", seed: int = 0, dtype: Any = jnp.float32,
+        kind: type[Task] | None = None,
     ):  # fmt: skip
         directory = hub.resolve(name_or_dir)
-        kind = task_of(directory, BertConfig.from_json(directory / "config.json"))
+        kind = kind or task_of(directory, BertConfig.from_json(directory / "config.json"))
         self.config = kind.model_class.read_config(directory)
         self.tokenizer = TextTokenizer.load(directory)
         positions = self.config.max_position_embeddings

@@ -31,12 +31,12 @@ class MaskedLM(Task):
     model_class: type[BertForMaskedLM] | type[BertForPreTraining] = BertForMaskedLM
     label_kind = None
     metrics_to_judge_by = ("loss", "accuracy")
+    top_k = 5  # tokens that a prediction names
 
     def __init__(self, stage: Stage, tokenizer: TextTokenizer):
         super().__init__(stage, tokenizer)
         self.next_sentence = stage.objective.next_sentence
         self.model_class = BertForPreTraining if self.next_sentence else BertForMaskedLM
-        self.top_k = 5  # tokens that a prediction names
 
     @classmethod
     def read(

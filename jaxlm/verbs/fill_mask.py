@@ -38,13 +38,17 @@ def run(arguments: list[str]) -> int:
     start_jax(sys.stderr)
 
     from jaxlm.atomic import write_atomically
+    from jaxlm.models import hub
     from jaxlm.parallel.mesh import make_mesh
     from jaxlm.predict import Predictor
     from jaxlm.tasks import MaskedLM
 
-    predictor = Predictor(args.model, make_mesh(1))
-    if not isinstance(task := predictor.task, MaskedLM):
+    directory = hub.resolve(args.model)
+    if "masked-LM head" not in hub.heads_in(directory):
         raise UserError(f"{args.model} has no masked-LM head; fill-mask needs a pre-trained model that kept its own")
+    predictor = Predictor(str(directory), make_mesh(1), kind=MaskedLM)
+    task = predictor.task
+    assert isinstance(task, MaskedLM)
     task.top_k = args.top_k
     answers = list(predictor.predict(task.from_texts("--text", args.text, None, DataSettings())))
     for answer in answers:
