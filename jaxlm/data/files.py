@@ -96,13 +96,17 @@ def lines(path: Path) -> Iterator[tuple[int, str | None]]:
         raise UserError(f"{path}: {error.strerror or error}") from None
 
 
-def read_rows(path: Path, splits: Sequence[str] = ()) -> Iterator[Row]:
+def read_rows(path: Path, splits: Sequence[str] = (), *, columns: bool = False) -> Iterator[Row]:
     """The rows of a file; blank lines of csv, tsv and jsonl are no rows. Rows that cannot be read carry a `problem`.
 
-    `splits` are names of the part that is wanted of a json file that holds several.
+    Args:
+      splits: names of the part that is wanted of a json file that holds several.
+      columns: one text a line will not do: a txt file is one of columns with tabs between them.
     """
     if (suffix := data_format(path)) == ".json":
         return _json(path, splits)
+    if suffix == ".txt" and columns:
+        return _tsv(path)
     readers = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl, ".parquet": _parquet, ".txt": _txt}
     return readers[suffix](path)
 

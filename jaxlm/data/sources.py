@@ -113,7 +113,8 @@ def read_table(
         known = ", ".join(f"{known}:" for known in _SCHEMES)
         raise UserError(f"{spec}: unknown kind of data {scheme!r}; a path or one of {known} is meant")
     else:
-        label_names, rows = None, files.read_rows(Path(spec), SPLITS[split])
+        columns = label_kind is not None or settings.text_pair is not None
+        label_names, rows = None, files.read_rows(Path(spec), SPLITS[split], columns=columns)
         if running_text and files.data_format(Path(spec)) == ".txt":
             rows = (row for row in rows if row.problem or any(str(value).strip() for value in row.values))
     return _table(spec, rows, label_names, settings, names, label_kind=label_kind, known_labels=known_labels)

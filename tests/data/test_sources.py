@@ -214,6 +214,12 @@ def test_a_broken_json_file_is_answered(tmp_path: Path, content: str | bytes, me
         read(write(tmp_path / "a.json", content))
 
 
+def test_a_txt_file_with_labels_is_one_of_columns(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "a text\tone\nmore text\ttwo\nsome text\tone\n")
+    assert read(path).labels == ["one", "two", "one"]
+    assert read(path, None).texts[0] == "a text\tone"
+
+
 def test_the_columns_of_glues_own_files_are_known(tmp_path: Path) -> None:
     lines = '\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t7\t8\tOne "said".\tTwo.\n0\t9\t10\tThree.\tFour.\n'
     table = read(write(tmp_path / "mrpc.tsv", lines))
