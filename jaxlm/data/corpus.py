@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 from jaxlm.config import DataSettings
 from jaxlm.data import files
-from jaxlm.data.sources import TEXT_NAMES, is_scheme, scheme_rows
+from jaxlm.data.schemes import is_scheme, scheme_rows
+from jaxlm.data.sources import TEXT_NAMES
 from jaxlm.errors import UserError
 
 _BLOCK = 1 << 20  # bytes read at once

@@ -28,7 +28,7 @@ from jaxlm.data import chunks, corpus, rows
 from jaxlm.data.chunks import Packed, Target
 from jaxlm.data.corpus import Piece
 from jaxlm.data.rows import Windows
-from jaxlm.data.sources import is_scheme
+from jaxlm.data.schemes import is_scheme
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 

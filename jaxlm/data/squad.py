@@ -12,7 +12,8 @@ import numpy as np
 from jaxlm.config import DataSettings
 from jaxlm.data import files
 from jaxlm.data.files import Row
-from jaxlm.data.sources import Problems, Table, is_scheme, scheme_rows
+from jaxlm.data.schemes import is_scheme, scheme_rows
+from jaxlm.data.sources import Problems, Table
 from jaxlm.errors import UserError
 
 log = logging.getLogger("jaxlm")

@@ -9,7 +9,8 @@ from typing import Any
 from jaxlm.config import DataSettings
 from jaxlm.data import files
 from jaxlm.data.files import Row
-from jaxlm.data.sources import SPLITS, Columns, Problems, Table, is_scheme, label_name, rows_of_a_table, scheme_rows
+from jaxlm.data.schemes import SPLITS, is_scheme, scheme_rows
+from jaxlm.data.sources import Columns, Problems, Table, label_name, rows_of_a_table
 from jaxlm.errors import UserError
 
 log = logging.getLogger("jaxlm")

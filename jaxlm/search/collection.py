@@ -9,7 +9,8 @@ from jaxlm.config import DataSettings
 from jaxlm.data import files
 from jaxlm.data.corpus import expand
 from jaxlm.data.files import Row
-from jaxlm.data.sources import Problems, is_scheme
+from jaxlm.data.schemes import is_scheme
+from jaxlm.data.sources import Problems
 from jaxlm.errors import UserError
 
 
