@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from jaxlm.config import DataSettings
-from jaxlm.data import sources
+from jaxlm.data import schemes
 from jaxlm.data.files import Row
 from jaxlm.data.squad import QuestionTable, questions_of_texts, read_questions
 from jaxlm.errors import UserError
@@ -104,7 +104,7 @@ def test_tfds_rows_of_bytes_and_arrays_give_the_same_questions(monkeypatch: pyte
             }  # fmt: skip
         return None, (Row(number, row) for number, row in enumerate(found, 1))
 
-    monkeypatch.setitem(sources._SCHEMES, "tfds", source)
+    monkeypatch.setitem(schemes.SCHEMES, "tfds", source)
     assert facts(read("tfds:squad/v2.0", split="dev")) == EXPECTED
 
 
