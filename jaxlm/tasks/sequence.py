@@ -1,5 +1,6 @@
 """What tasks over whole texts, or pairs of texts, share: one output vector an example, read from its first token."""
 
+import abc
 from typing import Any
 
 import jax
@@ -19,9 +20,9 @@ class SequenceTask(Task):
     model_class = BertForSequenceClassification
     outputs: int  # how many the head has
 
+    @abc.abstractmethod
     def targets(self, table: Table, training: bool) -> tuple[np.ndarray, np.ndarray]:
         """What the examples of a table are to give, `[examples, ...]`, and which of them to keep (bool)."""
-        raise NotImplementedError
 
     def examples(self, table: Table, *, training: bool = False) -> tuple[Examples, int]:
         encoded = self.tokenizer.encode(table.texts, table.pairs, self.stage.data.max_length)
@@ -48,9 +49,9 @@ class SequenceTask(Task):
             dropout_key=dropout_key,
         ).logits
 
+    @abc.abstractmethod
     def losses(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
         """The loss of each example, `[rows, slots]`."""
-        raise NotImplementedError
 
     def loss_weights(self, batch: DeviceBatch) -> jax.Array:
         return batch["example_weights"].sum()
