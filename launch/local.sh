@@ -18,15 +18,15 @@ case "${1:-}" in
 esac
 
 find_python() {
-  local candidate
-  for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11; do
-    [ -n "$candidate" ] || continue
+  local candidate candidates=(python3 python3.13 python3.12 python3.11)
+  [ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
+  for candidate in "${candidates[@]}"; do
     if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
       echo "$candidate"
       return
     fi
   done
-  echo "error: Python 3.11 or later is needed; name one with PYTHON=/path/to/python" >&2
+  echo "error: Python 3.11 or later is needed${PYTHON:+, and $PYTHON is none}; name one with PYTHON=/path/to/python" >&2
   exit 2
 }
 
