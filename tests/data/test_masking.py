@@ -315,6 +315,10 @@ def test_there_are_never_more_places_than_can_be_needed() -> None:
     assert most_predictions(4, 1, ObjectiveSettings(mask_unit="word")) == 4
     assert most_predictions(100, 2, ObjectiveSettings(mask_rate=0.15)) == 16
     assert most_predictions(10, 9, ObjectiveSettings(mask_rate=0.5)) == 10
+    # Special tokens are never chosen: with two an example, many examples a row leave fewer tokens, not more places.
+    places = [most_predictions(128, slots, ObjectiveSettings(mask_rate=0.15), 2) for slots in (1, 11, 40)]
+    assert places == [19, 23, 23]
+    assert most_predictions(128, 40, ObjectiveSettings(mask_rate=0.15)) > 30
 
 
 @units
