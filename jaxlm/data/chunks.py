@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 import threading
 import time
 from collections import Counter
@@ -91,6 +92,7 @@ _packer: Packer
 def start(parent: int, *arguments: object) -> None:
     """Makes this process a worker, which ends when its parent does, however that ends."""
     global _packer
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork has its parent's handler
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     _packer = Packer(*arguments)  # type: ignore[arg-type]

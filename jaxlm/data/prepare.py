@@ -15,6 +15,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -184,7 +185,10 @@ def _cores() -> int:
 @contextlib.contextmanager
 def _pool(workers: int, arguments: tuple[Any, ...]) -> Iterator[tuple[concurrent.futures.Executor, int]]:
     """Worker processes, and how many chunks may be with them at once."""
-    context = multiprocessing.get_context("spawn")  # a fork would inherit threads of jax in an unknown state
+    # A fork is there at once, with everything loaded; but that of a process that runs jax inherits locks that its
+    # threads hold, and libraries of macOS do not live through one.
+    forks = sys.platform == "linux" and "jax" not in sys.modules
+    context = multiprocessing.get_context("fork" if forks else "spawn")
     with concurrent.futures.ProcessPoolExecutor(workers, context, chunks.start, (os.getpid(), *arguments)) as pool:
         try:
             yield pool, 2 * workers
