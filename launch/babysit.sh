@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash
 # The verb `babysit` of tpu_vm.sh: keeps a run going over preemptions, until it is done. Sourced by tpu_vm.sh, whose
 # settings and steps (create, setup, run, look, states, delete) it uses.
 
@@ -89,7 +89,7 @@ tend() {
       say "exit code 2: what is wrong has to be put right first"
       finish 2
       ;;
-    *" $preempted "*)
+    *" 75 "*)
       say "the run has saved itself; starting it again"
       start "$@"
       ;;

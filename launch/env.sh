@@ -4,21 +4,23 @@
 #     set_environment cpu|cuda|tpu    what a run needs on that platform; what you have set yourself stays as it is
 #     passed_environment              your tokens and settings, as shell code for another machine's standard input
 #     quoted WORD ...                 a command as it would be typed
-#     archive                         the command that packs what other machines need of this project
+#     pack, was_preempted, fail       see there
 
-# A run that was told to stop, has saved itself and wants to be started again ends with this exit code (EX_TEMPFAIL).
-preempted=75
-# Where every machine of a cluster mounts the directory that all of them see and that outlives them, such as a bucket.
-shared=/mnt/jaxlm
 # What goes along to other machines. JAXLM_PASS="NAME OTHER" adds names of your own.
 tokens="HF_TOKEN HUGGING_FACE_HUB_TOKEN"
 settings="JAX_COMPILATION_CACHE_DIR XLA_FLAGS LIBTPU_INIT_ARGS GLIBC_TUNABLES"
 passed="$tokens $settings JAXLM_PLATFORM HF_HOME HF_HUB_OFFLINE NCCL_DEBUG NCCL_SOCKET_IFNAME ${JAXLM_PASS:-}"
 
-archive=(
-  tar -C "$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)" -czf - --exclude=__pycache__
-  README.md LICENSE requirements.txt pyproject.toml configs jaxlm launch
-)
+# Packs, to standard output, what other machines need of this project; `pack quoted` prints the command.
+pack() {
+  "$@" tar -C "$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)" -czf - --exclude=__pycache__ \
+    README.md LICENSE requirements.txt pyproject.toml configs jaxlm launch
+}
+
+# A run that was told to stop, and has saved itself, ends with exit code 75 (EX_TEMPFAIL): the same command goes on.
+was_preempted() { # EXIT_CODE
+  [ "$1" = 75 ]
+}
 
 set_environment() {
   # The compilation cache lies in ~/.cache/jaxlm/xla. Where machines come and go it must not go with them: process 0

@@ -19,7 +19,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/env.sh
 . "$root/launch/env.sh"
 
-usage() { sed -n '2,17s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+usage() { sed -nE '2,/^set /s/^#( |$)//p' "${BASH_SOURCE[0]}"; }
 hosts=() gpus='' directory=jaxlm coordinator='' setup='' dry_run=''
 while [ $# -gt 0 ]; do
   case "$1" in
@@ -52,10 +52,10 @@ if [ -n "$setup" ]; then
   for host in "${hosts[@]}"; do # one after the other: the machines may share a home directory
     there="mkdir -p $(quoted "$directory") && cd $(quoted "$directory") && tar -xzf - && ./launch/local.sh setup"
     if [ -n "$dry_run" ]; then
-      echo "$(quoted "${archive[@]}") | $(quoted "${ssh[@]}" "$host" "$there")"
+      echo "$(pack quoted) | $(quoted "${ssh[@]}" "$host" "$there")"
     else
       echo "setting up $host" >&2
-      "${archive[@]}" | "${ssh[@]}" "$host" "$there"
+      pack | "${ssh[@]}" "$host" "$there"
     fi
   done
   exit 0
@@ -94,7 +94,7 @@ feed() {
 for ((process = 0; process < count; process++)); do
   (
     trap '' INT TERM # what Ctrl-C and SIGTERM mean is up to the script
-    "${ssh[@]}" "${hosts[process / each]}" "${commands[process]}" < <(feed) 9>&- && code=0 || code=$?
+    "${ssh[@]}" "${hosts[process / each]}" "${commands[process]}" < <(feed) 8>&- && code=0 || code=$?
     echo "$process $code" >&8
   ) 9>&- &
 done

@@ -16,7 +16,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/env.sh
 . "$root/launch/env.sh"
 
-usage() { sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+usage() { sed -nE '2,/^set /s/^#( |$)//p' "${BASH_SOURCE[0]}"; }
 dry_run=
 if [ "${1:-}" = --dry-run ]; then
   dry_run=1
@@ -42,8 +42,22 @@ find_python() {
   fail "Python 3.11 or later is needed${PYTHON:+, and $PYTHON is none}; name one with PYTHON=/path/to/python"
 }
 
+# v5e and later show up under /dev/vfio, as other devices do; their numbers on the PCI bus tell them apart, v4 to v7x
+# (jax/_src/hardware_utils.py).
+has_tpu() {
+  local device vendor kind
+  compgen -G '/dev/accel*' >/dev/null && return
+  for device in /sys/bus/pci/devices/*; do
+    { read -r vendor <"$device/vendor" && read -r kind <"$device/device"; } 2>/dev/null || continue
+    case "$vendor $kind" in
+      "0x1ae0 0x005e" | "0x1ae0 0x0062" | "0x1ae0 0x0063" | "0x1ae0 0x006f" | "0x1ae0 0x0076") return ;;
+    esac
+  done
+  return 1
+}
+
 detect_platform() {
-  if compgen -G '/dev/accel*' >/dev/null || [ -n "${TPU_NAME:-}" ]; then
+  if [ -n "${TPU_NAME:-}" ] || has_tpu; then
     echo tpu
   elif command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU; then
     echo cuda
@@ -86,7 +100,7 @@ set_up() {
     stamp="$venv/.installed-$part"
     if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
       target=$root
-      [ "$part" = base ] || target="$root[$part]"
+      [ "$part" = base ] || target="${root}[$part]"
       [ -n "$dry_run" ] || echo "installing jaxlm ($part) into $venv; the first time takes minutes" >&2
       step "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e "$target"
       [ -n "$dry_run" ] || echo "$wanted" >"$stamp"

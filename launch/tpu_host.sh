@@ -11,6 +11,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/env.sh
 . "$root/launch/env.sh"
 export PATH="$HOME/.local/bin:$PATH"
+shared=/mnt/jaxlm # the bucket, at the same place on every machine
 bucket_file=$HOME/.jaxlm_bucket
 
 mount_bucket() {
@@ -60,15 +61,13 @@ case "${1:-}" in
     ;;
   state)
     unit=jaxlm-$2
-    for property in LoadState SubState ExecMainCode ExecMainStatus; do
-      printf -v "$property" %s "$(systemctl show "$unit" --property="$property" --value)"
-    done
-    # shellcheck disable=SC2154
-    case "$LoadState $SubState" in
+    show() { systemctl show "$unit" --property="$1" --value; }
+    case "$(show LoadState) $(show SubState)" in
       not-found*) state=absent ;;
       *" exited" | *" failed")
-        [ "$ExecMainCode" = 1 ] || ExecMainStatus=$((128 + ExecMainStatus)) # CLD_EXITED, or killed by that signal
-        state="exit $ExecMainStatus"
+        code=$(show ExecMainStatus)
+        [ "$(show ExecMainCode)" = 1 ] || code=$((128 + code)) # CLD_EXITED, or killed by that signal
+        state="exit $code"
         ;;
       *) state=running ;;
     esac
@@ -77,11 +76,12 @@ case "${1:-}" in
   stop) sudo systemctl stop "jaxlm-$2" ;;
   exec)
     shift
-    # shellcheck disable=SC1091
+    # shellcheck source=/dev/null
     [ ! -f "$HOME/.jaxlm_environment" ] || . "$HOME/.jaxlm_environment"
     mount_bucket
     export JAXLM_PLATFORM=tpu
     exec "$root/launch/local.sh" "$@"
     ;;
-  *) sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" ;;
+  "" | -h | --help) sed -nE '2,/^set /s/^#( |$)//p' "${BASH_SOURCE[0]}" ;;
+  *) fail "$1 is none of setup, start, state, stop, exec" ;;
 esac

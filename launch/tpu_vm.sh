@@ -29,7 +29,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/env.sh
 . "$root/launch/env.sh"
 
-usage() { sed -n '2,29s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+usage() { sed -nE '2,/^set /s/^#( |$)//p' "${BASH_SOURCE[0]}"; }
 case "${1:-}" in
   "" | -h | --help) usage; exit 0 ;;
   create | setup | run | status | logs | delete | babysit) verb=$1 ;;
@@ -98,7 +98,7 @@ case "$verb" in
   run | babysit)
     [ $# -gt 0 ] || fail "what is to be run? ./launch/tpu_vm.sh $verb NAME ... train configs/sst2.py, for example"
     if [ "$1" = train ] && [[ " $* " != *" --workdir"[\ =]* ]]; then
-      set -- "$@" --workdir "$shared/runs/$name"
+      set -- "$@" --workdir "/mnt/jaxlm/runs/$name"
     fi
     ;;
   *) [ $# -eq 0 ] || fail "$verb takes no $1" ;;
@@ -161,7 +161,7 @@ send() { # FILE DESTINATION, to every host
 
 setup() {
   local pack="$scratch/jaxlm.tar.gz"
-  if [ -n "$dry_run" ]; then echo "$(quoted "${archive[@]}") >$pack"; else "${archive[@]}" >"$pack" || return; fi
+  if [ -n "$dry_run" ]; then echo "$(pack quoted) >$pack"; else pack >"$pack" || return; fi
   send "$pack" jaxlm.tar.gz || return
   on_hosts "mkdir -p $there && tar -xzf jaxlm.tar.gz -C $there && $there/launch/tpu_host.sh setup $bucket"
 }
