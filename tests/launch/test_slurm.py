@@ -14,7 +14,18 @@ FLAGS = ["--kill-on-bad-exit=0", "--wait=300", "--cpus-per-task=8"]
 @pytest.fixture
 def folder(machine: Machine, project) -> Path:
     """The project's folder, from which the job was submitted; its Python waits for SIGTERM."""
-    machine.fake("srun", 'while [[ $1 == --* ]]; do shift; done; exec "$@"')
+    # An srun that gets SIGTERM kills its tasks; scancel signals the tasks, and not the batch script.
+    machine.fake(
+        "srun",
+        '''
+        while [[ $1 == --* ]]; do shift; done
+        "$@" & task=$!
+        echo $task >"$HOME/task"
+        trap 'kill -KILL $task' TERM
+        while kill -0 $task 2>/dev/null; do wait $task; code=$?; done
+        exit $code''',
+    )
+    machine.fake("scancel", 'kill -TERM "$(cat "$HOME/task")"')
     machine.fake("squeue", "echo RUNNING")
     machine.fake("scontrol")
     return project(machine.home / "jaxlm", WAIT_FOR_SIGTERM)
@@ -48,6 +59,7 @@ def test_sigterm_ahead_of_the_limit_reaches_python_and_requeues_the_job(machine:
     job.send_signal(signal.SIGTERM)  # what --signal=B:TERM does
     assert job.wait(10) == 75
     assert (machine.home / "saved.0").exists()
+    assert machine.calls("scancel") == [["--signal=TERM", "17"]]
     assert machine.calls("scontrol") == [["requeue", "17"]]
     assert machine.calls("squeue") == [["--noheader", "--jobs=17", "--format=%T"]]
 
