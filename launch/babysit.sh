@@ -55,7 +55,7 @@ babysit() {
 }
 
 pause() {
-  sleep "$poll" &
+  sleep "$poll" >/dev/null 2>&1 & # holds nobody's pipe open
   wait $! # a signal ends `wait`, but not `sleep`
 }
 

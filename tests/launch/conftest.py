@@ -98,9 +98,10 @@ def project(machine: Machine) -> Callable[[Path, str], Path]:
             shutil.copy(script, folder / "launch")
         for name in ("requirements.txt", "pyproject.toml"):
             (folder / name).touch()
-        (folder / ".venv" / ".installed-base").write_text("hash\n")
+        for part in ("base", "cuda", "tpu"):
+            (folder / ".venv" / f".installed-{part}").write_text("hash\n")
         python = folder / ".venv" / "bin" / "python"
-        python.write_text(f'#!/usr/bin/env bash\ncase "$2" in\n  jaxlm) ;;\n  *) echo hash; exit ;;\nesac\n{body}\n')
+        python.write_text(f'#!/usr/bin/env bash\ncase "$2" in\n  jaxlm) ;;\n  *) [ "$1" != -c ] || cat >/dev/null; echo hash; exit ;;\nesac\n{body}\n')
         python.chmod(0o755)
         return folder
 

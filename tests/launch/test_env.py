@@ -54,7 +54,7 @@ def test_the_installed_compiler_knows_every_flag(machine: Machine, more: str, ac
 
 
 def test_tokens_and_settings_arrive_as_they_were(machine: Machine) -> None:
-    odd = "it's $HOME `x` \\ \"y\"\nnext"
+    odd = 'it\'s $HOME `x` \\ "y"\nnext'
     environment = machine.environment | {"HF_HOME": odd, "MY_OWN": "mine", "JAXLM_PASS": "MY_OWN"}
     names = ("HF_TOKEN", "HF_HOME", "MY_OWN", "HF_HUB_OFFLINE")
     there = "; ".join(f'printf "%s\\0" "${{{name}-unset}}"' for name in names)

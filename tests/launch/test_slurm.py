@@ -17,13 +17,13 @@ def folder(machine: Machine, project) -> Path:
     # An srun that gets SIGTERM kills its tasks; scancel signals the tasks, and not the batch script.
     machine.fake(
         "srun",
-        '''
+        """
         while [[ $1 == --* ]]; do shift; done
         "$@" & task=$!
         echo $task >"$HOME/task"
         trap 'kill -KILL $task' TERM
         while kill -0 $task 2>/dev/null; do wait $task; code=$?; done
-        exit $code''',
+        exit $code""",
     )
     machine.fake("scancel", 'kill -TERM "$(cat "$HOME/task")"')
     machine.fake("squeue", "echo RUNNING")
