@@ -84,7 +84,7 @@ def test_a_preemption_starts_all_processes_again_without_being_counted(name: str
     (rule,) = policy["rules"]
     assert rule["action"] == "RestartJobSetAndIgnoreMaxRestarts"
     assert rule["onJobFailureReasons"] == ["PodFailurePolicy"]
-    assert policy["maxRestarts"] == 3
+    assert policy["maxRestarts"] == 10
     saved, lost = job["podFailurePolicy"]["rules"]
     codes = {"containerName": container_of(name)["name"], "operator": "In", "values": [75]}
     assert saved == {"action": "FailJob", "onExitCodes": codes}
@@ -158,7 +158,7 @@ def test_the_task_of_skypilot() -> None:
         "disk_size",
     }
     assert task["resources"]["job_recovery"] == {"max_restarts_on_errors": 3, "recover_on_exit_codes": [75]}
-    assert task["file_mounts"] == {task["envs"]["JAXLM_SHARED"]: {"name": "${BUCKET}", "mode": "MOUNT"}}
+    assert task["file_mounts"] == {task["envs"]["JAXLM_SHARED"]: {"source": "${BUCKET}", "mode": "MOUNT"}}
     assert task["secrets"] == {"HF_TOKEN": ""}
     assert task["run"].strip() == 'exec ./launch/local.sh $ARGS --workdir "$JAXLM_SHARED/runs/$RUN"'
 
