@@ -85,11 +85,12 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 mkfifo "$scratch/leash" "$scratch/results"
 exec 9<>"$scratch/leash" 8<>"$scratch/results"
+exec 7<"$scratch/leash" # opened while there is a writer: an opening later could wait for one for ever
 feed() {
-  exec 9>&- 8>&-
+  exec 8>&-
   passed_environment
   echo .
-  exec cat "$scratch/leash"
+  exec cat <&7
 }
 for ((process = 0; process < count; process++)); do
   (

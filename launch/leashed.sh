@@ -21,6 +21,7 @@ trap 'kill -TERM "$command" 2>/dev/null' TERM INT HUP
   kill -KILL "$command" 2>/dev/null
 ) <&3 >/dev/null 2>&1 &
 watcher=$!
+disown "$watcher" # its end is no news
 exec 3<&-
 code=0
 while :; do # a signal ends `wait` early

@@ -32,7 +32,8 @@ class Machine:
 
     def fake(self, name: str, body: str = "") -> None:
         """Puts a program on PATH: it notes its arguments, then runs `body` (bash)."""
-        note = f"""{{ printf '%s\\x1f' "$@"; printf '\\x1e'; }} >>{self.calls_directory}/{name}"""
+        # One write a call: several may be made at the same time.
+        note = f"""call=$(printf '%s\\x1f' "$@"; printf '\\x1e'); printf %s "$call" >>{self.calls_directory}/{name}"""
         (self.programs / name).write_text(f"#!/usr/bin/env bash\n{note}\n{body}\n")
         (self.programs / name).chmod(0o755)
 
@@ -101,7 +102,9 @@ def project(machine: Machine) -> Callable[[Path, str], Path]:
         for part in ("base", "cuda", "tpu"):
             (folder / ".venv" / f".installed-{part}").write_text("hash\n")
         python = folder / ".venv" / "bin" / "python"
-        python.write_text(f'#!/usr/bin/env bash\ncase "$2" in\n  jaxlm) ;;\n  *) [ "$1" != -c ] || cat >/dev/null; echo hash; exit ;;\nesac\n{body}\n')
+        python.write_text(
+            f'#!/usr/bin/env bash\ncase "$2" in\n  jaxlm) ;;\n  *) [ "$1" != -c ] || cat >/dev/null; echo hash; exit ;;\nesac\n{body}\n'
+        )
         python.chmod(0o755)
         return folder
 
