@@ -87,10 +87,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 @pytest.fixture
 def project(machine: Machine) -> Callable[[Path, str], Path]:
-    """Makes a copy of this project's launchers whose Python is a bash script.
-
-    The script is asked for a hash and for pip by local.sh, and does as `body` says where it is to run jaxlm.
-    """
+    """Makes a copy of this project's launchers whose Python is a bash script that does `body` where it is to run jaxlm."""
 
     def make(folder: Path, body: str) -> Path:
         (folder / ".venv" / "bin").mkdir(parents=True)
@@ -102,14 +99,20 @@ def project(machine: Machine) -> Callable[[Path, str], Path]:
         for part in ("base", "cuda", "tpu"):
             (folder / ".venv" / f".installed-{part}").write_text("hash\n")
         python = folder / ".venv" / "bin" / "python"
-        python.write_text(
-            f'#!/usr/bin/env bash\ncase "$2" in\n  jaxlm) ;;\n  *) [ "$1" != -c ] || cat >/dev/null; echo hash; exit ;;\nesac\n{body}\n'
-        )
+        python.write_text(PYTHON + body)
         python.chmod(0o755)
         return folder
 
     return make
 
+
+# Answers local.sh, which asks for a hash and calls pip; what it does for `-m jaxlm` follows.
+PYTHON = """#!/usr/bin/env bash
+case "$2" in
+  jaxlm) ;;
+  *) [ "$1" != -c ] || cat >/dev/null; echo hash; exit ;;
+esac
+"""
 
 # Waits for SIGTERM, and ends as a run does that has saved itself.
 WAIT_FOR_SIGTERM = """
