@@ -87,7 +87,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 @pytest.fixture
 def project(machine: Machine) -> Callable[[Path, str], Path]:
-    """Makes a copy of this project's launchers whose Python is a bash script that does `body` where it is to run jaxlm."""
+    """Makes a copy of this project's launchers, with a Python that does `body` (bash) where it is to run jaxlm."""
 
     def make(folder: Path, body: str) -> Path:
         (folder / ".venv" / "bin").mkdir(parents=True)
