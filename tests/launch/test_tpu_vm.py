@@ -1,5 +1,6 @@
 """Queued resources of TPU VMs, with a gcloud that answers as it is told to."""
 
+import shlex
 import signal
 import tarfile
 from pathlib import Path
@@ -167,6 +168,29 @@ def test_logs_follow_the_first_host(machine: Machine) -> None:
     machine.run("tpu_vm.sh", "logs", "sst2", "--zone", "z")
     command = "--command=tail -n 100 -F jaxlm-sst2.log"
     assert gcloud(machine) == [["ssh", "sst2", "--zone=z", "--worker=0", "--node=0", "--quiet", command]]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["create", "sst2", "--accelerator", "v6e-256", "--slices", "2", "--reserved"],
+        ["setup", "sst2", "--bucket", "bucket"],
+        ["run", "sst2", "train", "configs/sst2.py", "--name", "it's"],
+        ["status", "sst2"],
+        ["logs", "sst2"],
+        ["delete", "sst2"],
+    ],
+)
+def test_a_dry_run_prints_the_very_commands(machine: Machine, arguments: list[str]) -> None:
+    answers(machine, ["ACTIVE"], [host("running")])
+    shown = machine.run("tpu_vm.sh", *arguments[:2], "--dry-run", *arguments[2:]).out.splitlines()
+    assert not machine.calls("gcloud")
+    printed = [shlex.split(line) for line in shown if line.startswith("gcloud")]
+    machine.run("tpu_vm.sh", *arguments)
+    done = [call for call in machine.calls("gcloud") if (arguments[0], call[3]) != ("delete", "describe")]
+    for words in (*done, *printed):  # the scratch directory is made where it is used
+        words[:] = [Path(word).name if word.startswith("/tmp/") else word for word in words]
+    assert [words[1:] for words in printed] == done
 
 
 def test_babysit_waits_starts_and_gives_the_machines_back(machine: Machine) -> None:
