@@ -16,7 +16,6 @@ bucket_file=$HOME/.jaxlm_bucket
 
 mount_bucket() {
   [ -s "$bucket_file" ] || return 0
-  export JAXLM_SHARED=$shared
   mountpoint -q "$shared" && return
   if ! command -v gcsfuse >/dev/null; then # https://cloud.google.com/storage/docs/cloud-storage-fuse/install
     curl -fsSL https://packages.cloud.google.com/apt/doc/apt-key.gpg | sudo tee /usr/share/keyrings/cloud.google.asc >/dev/null
@@ -50,6 +49,7 @@ case "${1:-}" in
       echo "$name is running on $(hostname)"
       exit 0
     fi
+    mount_bucket # again after a reboot; not inside the unit, whose end would end the mount
     sudo systemctl stop "$unit" 2>/dev/null || true # one that ended keeps its exit code, and its name, until now
     sudo systemctl reset-failed "$unit" 2>/dev/null || true
     # mixed: SIGTERM goes to the main process alone, which saves and then ends its own workers.
@@ -78,7 +78,7 @@ case "${1:-}" in
     shift
     # shellcheck source=/dev/null
     [ ! -f "$HOME/.jaxlm_environment" ] || . "$HOME/.jaxlm_environment"
-    mount_bucket
+    [ ! -s "$bucket_file" ] || export JAXLM_SHARED=$shared
     export JAXLM_PLATFORM=tpu
     exec "$root/launch/local.sh" "$@"
     ;;

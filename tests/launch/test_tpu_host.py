@@ -41,11 +41,19 @@ def test_a_run_is_a_unit_that_outlives_the_connection(machine: Machine, vm: Path
     assert call[-6:] == [str(vm), "exec", "train", "configs/sst2.py", "--name", "a b"]
     assert {"--unit=jaxlm-sst2", "--property=KillMode=mixed", "--property=RemainAfterExit=yes"} <= set(call)
     assert f"--property=StandardOutput=append:{machine.home}/jaxlm-sst2.log" in call
+    assert not machine.calls("gcsfuse")  # no bucket
     stopped = [["stop", "jaxlm-sst2"], ["reset-failed", "jaxlm-sst2"]]
     assert machine.calls("systemctl")[1:] == stopped
     machine.fake("systemctl", "[ $1 != show ] || echo running")
     assert machine.run(vm, "start", "sst2", "train", "configs/sst2.py").out == "sst2 is running on w-0\n"
     assert len(machine.calls("systemd-run")) == 1
+
+
+def test_a_reboot_costs_no_bucket(machine: Machine, vm: Path) -> None:
+    machine.fake("systemctl", "[ $1 != show ] || echo dead")
+    (machine.home / ".jaxlm_bucket").write_text("bucket\n")
+    assert machine.run(vm, "start", "sst2", "train", "configs/sst2.py").code == 0
+    assert machine.calls("gcsfuse")[0][-2:] == ["bucket", "/mnt/jaxlm"]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +81,6 @@ def test_the_unit_has_tokens_and_the_bucket(machine: Machine, vm: Path) -> None:
     (machine.home / ".jaxlm_bucket").write_text("bucket\n")
     found = machine.run(vm, "exec", "train", "configs/sst2.py", HF_TOKEN="")
     assert found.out == "-m jaxlm train configs/sst2.py\n/mnt/jaxlm sent tpu\n"
-    assert machine.calls("gcsfuse")[0][-2:] == ["bucket", "/mnt/jaxlm"]
 
 
 def test_sigterm_reaches_python(machine: Machine, vm: Path) -> None:
