@@ -173,25 +173,26 @@ class RankingSettings:
 class EmbeddingSettings:
     """How texts become vectors, and what these learn (task embedding)."""
 
-    loss: Literal["contrastive", "cosine"] = "contrastive"
+    loss: Literal["contrastive", "cosine", "cosent"] = "contrastive"
     """contrastive: tell the second text of a pair from those of all other pairs in the batch, and from the negatives
     (MultipleNegativesRankingLoss of sentence-transformers). cosine: the cosine of a pair's vectors is its score, by
-    mean squared error (its CosineSimilarityLoss)."""
+    mean squared error (its CosineSimilarityLoss). cosent: of two pairs in the batch, the one with the higher score has
+    the higher cosine (its CoSENTLoss)."""
     pooling: Literal["mean", "cls"] | None = None
     """The mean of a text's tokens, or its first one; unset: what `model.init` says, or the mean."""
     normalize: bool | None = None
     """Whether vectors have length 1; unset: what `model.init` says, or no."""
     scale: float = 20.0
-    """Of the cosines in a contrastive loss: 1 / temperature."""
+    """Of the cosines in a contrastive loss or in cosent: 1 / temperature."""
     symmetric: bool = False
     """Of a contrastive loss: also tell the first text from those of the other pairs, and take the mean of both."""
     positive: str | None = None
     """Label of the pairs that belong together, where a contrastive loss is to learn from labelled ones; the others are
     left out, and counted."""
     lowest: float | None = None
-    """The score that is cosine 0; unset: the lowest of the training data."""
+    """The score that is cosine 0, to loss cosine; unset: the lowest of the training data. Lower ones are errors."""
     highest: float | None = None
-    """The score that is cosine 1; unset: the highest of the training data."""
+    """The score that is cosine 1, to loss cosine; unset: the highest of the training data. Higher ones are errors."""
     candidates: int = _apply(64)
     """Pairs without scores are evaluated in blocks of so many rows of the file: each first text looks for its own
     second text among those of its block."""
@@ -409,12 +410,14 @@ def validate(config: Stage, where: str = "") -> None:
 
 def _validate_embedding(embedding: EmbeddingSettings, train: TrainSettings, where: str) -> None:
     contrastive = embedding.loss == "contrastive"
-    if contrastive and train.batch_size < 2:
-        raise UserError(f"--{where}train.batch_size is 1; a contrastive loss takes the other pairs as negatives")
-    if contrastive and train.micro_batches > 1:
+    if embedding.loss != "cosine" and train.batch_size < 2:
         raise UserError(
-            f"--{where}train.micro_batches is {train.micro_batches}; a contrastive loss compares all texts of a batch, "
-            f"which micro-batches would part: use more devices, a smaller --{where}train.batch_size, or "
+            f"--{where}train.batch_size is 1; a {embedding.loss} loss compares each pair of a batch with the others"
+        )
+    if embedding.loss != "cosine" and train.micro_batches > 1:
+        raise UserError(
+            f"--{where}train.micro_batches is {train.micro_batches}; a {embedding.loss} loss compares all texts of a "
+            f"batch, which micro-batches would part: use more devices, a smaller --{where}train.batch_size, or "
             f"--{where}embedding.loss cosine"
         )
     for name in ("lowest", "highest"):
