@@ -9,8 +9,9 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_args
 
 from jaxlm.errors import UserError
 
@@ -23,7 +24,17 @@ TaskName = Literal[
     "question_answering",
     "embedding",
     "ranking",
+    "multi_task",
     "masked_lm",
+]
+PartTask = Literal[
+    "classification",
+    "regression",
+    "multi_label",
+    "token_classification",
+    "intent_slots",
+    "question_answering",
+    "ranking",
 ]
 
 
@@ -199,6 +210,27 @@ class EmbeddingSettings:
 
 
 @dataclass(frozen=True)
+class Part:
+    """One of the tasks that share an encoder (task multi_task); `--parts.NAME.data.train FILE` sets what is in it."""
+
+    name: str = ""
+    """Of the part: in flags, metrics, and as its directory in the model's. Small letters, digits and _."""
+    task: PartTask = "classification"
+    data: DataSettings = DataSettings()
+    """Its files, columns and lengths; the tokenizer is that of the run's `data`."""
+    labels: LabelSettings = LabelSettings()
+    tags: TagSettings = TagSettings()
+    qa: AnswerSettings = AnswerSettings()
+    ranking: RankingSettings = RankingSettings()
+    weight: float = 1.0
+    """What the mean of its losses counts in the sum over the parts."""
+    batch_size: int | None = None
+    """Its examples a step. Unset: of train.batch_size the share that the part has of all examples, at least 1."""
+    metric: str | None = None
+    """Metric of dev that the part brings into the mean over the parts; unset: the task's own."""
+
+
+@dataclass(frozen=True)
 class Phase:
     """A part of a pre-training with its own row length or batch size; weights and optimizer go on from the last one."""
 
@@ -280,6 +312,8 @@ class Stage:
     qa: AnswerSettings = AnswerSettings()
     ranking: RankingSettings = RankingSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
+    parts: tuple[Part, ...] = ()
+    """The tasks that share an encoder (task multi_task)."""
     train: TrainSettings = TrainSettings()
     optim: OptimSettings = OptimSettings()
 
@@ -301,12 +335,28 @@ class Config(Stage):
     """After a run with `pretrain`: the same run from random weights, in WORKDIR/from_scratch, and a report of both."""
 
 
+_OF_THE_RUN = ("tokenizer", "vocab_size", "lowercase")  # in DataSettings, what parts share
+S = TypeVar("S", bound=Stage)
+
+
+def as_part(config: S, part: Part) -> S:
+    """The settings that one part of a run would have as a run of its own."""
+    shared = {name: getattr(config.data, name) for name in _OF_THE_RUN}
+    train = dataclasses.replace(config.train, batch_size=part.batch_size or config.train.batch_size, metric=part.metric)
+    return dataclasses.replace(
+        config, task=part.task, parts=(), data=dataclasses.replace(part.data, **shared), labels=part.labels,
+        tags=part.tags, qa=part.qa, ranking=part.ranking, train=train,
+    )  # fmt: skip
+
+
 def validate(config: Stage, where: str = "") -> None:
     """Checks what can be checked without reading data.
 
     Raises:
       UserError: a setting is out of range or missing; the message names the flag.
     """
+    if config.parts and config.task != "multi_task":
+        raise UserError(f"--{where}task is {config.task}; parts are for multi_task")
     train, optim, data, model, objective = config.train, config.optim, config.data, config.model, config.objective
     threshold, tags, qa = config.labels.threshold, config.tags, config.qa
     ranking, embedding = config.ranking, config.embedding
@@ -358,7 +408,10 @@ def validate(config: Stage, where: str = "") -> None:
             "data.row_length", data.row_length, f"at least data.max_length ({data.max_length})",
         ),
         (0 <= data.validation < 1, "data.validation", data.validation, "in [0, 1)"),
-        (data.train is not None or bool(data.mixture), "data.train", data.train, "a file, tfds:NAME or hf:NAME"),
+        (
+            data.train is not None or bool(data.mixture) or config.task == "multi_task",
+            "data.train", data.train, "a file, tfds:NAME or hf:NAME",
+        ),
     ]  # fmt: skip
     if config.task == "question_answering":
         least = qa.max_question_length + qa.stride + 3
@@ -388,10 +441,12 @@ def validate(config: Stage, where: str = "") -> None:
             raise UserError(f"--{where}{name} is {value}; it must be {rule}")
     if config.task == "embedding":
         _validate_embedding(embedding, train, where)
+    if config.task == "multi_task":
+        _validate_parts(config, where)
     if model.random_init and model.init is None:
         raise UserError(f"--{where}model.random_init takes its shape from --{where}model.init, which is not set")
     for name in ("patience", "target"):
-        if getattr(train, name) is not None and data.dev is None:
+        if getattr(train, name) is not None and not any(of.dev for of in (data, *(part.data for part in config.parts))):
             raise UserError(f"--{where}train.{name} needs --{where}data.dev to judge by")
     for number, phase in enumerate(train.phases):
         for name, least in (("steps", 1), ("max_length", 5), ("batch_size", 1), ("learning_rate", 0)):
@@ -436,6 +491,54 @@ def _validate_embedding(embedding: EmbeddingSettings, train: TrainSettings, wher
         raise UserError(f"--{where}embedding.symmetric is for --{where}embedding.loss contrastive")
 
 
+def _validate_parts(config: Stage, where: str) -> None:
+    if len(config.parts) < 2:
+        raise UserError(f"task multi_task needs at least two parts; the config has {len(config.parts)}")
+    belongs_to_parts = {name: Part() for name in ("data", "labels", "tags", "qa", "ranking")}
+    for section, default in (belongs_to_parts | {name: Stage() for name in ("embedding", "objective")}).items():
+        for item in dataclasses.fields(getattr(config, section)):
+            value = getattr(getattr(config, section), item.name)
+            if value != getattr(getattr(default, section), item.name) and (
+                section != "data" or item.name not in _OF_THE_RUN
+            ):
+                remedy = (
+                    f"set --{where}parts.NAME.{section}.{item.name}"
+                    if section in belongs_to_parts
+                    else "no part uses it"
+                )
+                raise UserError(f"--{where}{section}.{item.name} is {value}; in multi_task {remedy}")
+    names = [part.name for part in config.parts]
+    for number, part in enumerate(config.parts):
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", part.name):
+            raise UserError(
+                f"--{where}parts.{number}.name is {part.name!r}; small letters, digits and _ are meant, a letter first"
+            )
+        flag = f"--{where}parts.{part.name}"
+        if names.count(part.name) > 1:
+            raise UserError(f"{flag}: {names.count(part.name)} parts have this name; it tells them apart")
+        if part.task not in get_args(PartTask):
+            raise UserError(f"{flag}.task is {part.task}; a part may be one of {', '.join(get_args(PartTask))}")
+        if not 0 < part.weight < math.inf:
+            raise UserError(f"{flag}.weight is {part.weight}; it must be above 0")
+        if part.batch_size is not None and part.batch_size < 1:
+            raise UserError(f"{flag}.batch_size is {part.batch_size}; it must be at least 1")
+        if part.metric == "loss":
+            raise UserError(
+                f"{flag}.metric is loss, and the parts' metrics are averaged, the larger the better; to judge by the "
+                f"sum of the losses: --{where}train.metric loss"
+            )
+        for name in (*_OF_THE_RUN, "mixture"):
+            if (value := getattr(part.data, name)) != getattr(DataSettings(), name):
+                remedy = (
+                    "parts do not read prepared data" if name == "mixture" else f"the parts share --{where}data.{name}"
+                )
+                raise UserError(f"{flag}.data.{name} is {value}; {remedy}")
+        validate(as_part(config, part), f"{where}parts.{part.name}.")
+    if len({bool(part.data.dev) for part in config.parts}) > 1:
+        without = ", ".join(f"--{where}parts.{part.name}.data.dev" for part in config.parts if part.data.dev is None)
+        raise UserError(f"{without} is not set, and other parts have one; dev of all parts judges the run")
+
+
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """A config's settings by dotted name."""
     flat: dict[str, Any] = {}
@@ -463,7 +566,7 @@ def changes(old: dict[str, Any], new: Config) -> tuple[list[str], list[str]]:
     policy = _resume_policies(new)
     applied: list[str] = []
     refused: list[str] = []
-    now, defaults = flatten(new), _defaults()
+    now, defaults = flatten(new), _defaults(new)
     for name in dict.fromkeys((*now, *old)):
         before = old.get(name, defaults.get(name))  # a run from before there was this setting had its default
         if name not in _NO_PART_OF_THE_RUN and before != now.get(name):
@@ -472,8 +575,11 @@ def changes(old: dict[str, Any], new: Config) -> tuple[list[str], list[str]]:
     return applied, refused
 
 
-def _defaults() -> dict[str, Any]:
-    return flatten(Config()) | flatten(Stage(), "pretrain.")
+def _defaults(config: Config) -> dict[str, Any]:
+    defaults = flatten(Config()) | flatten(Stage(), "pretrain.")
+    for number in range(len(config.parts)):
+        defaults |= flatten(Part(), f"parts.{number}.")
+    return defaults
 
 
 def _resume_policies(value: Any, prefix: str = "") -> dict[str, str]:
@@ -493,7 +599,7 @@ def _resume_policies(value: Any, prefix: str = "") -> dict[str, str]:
 def fingerprint(config: Config) -> str:
     """Six hex digits of the settings that make the run what it is; resumable changes leave them alone, and so do
     settings that are new in the software and stand at their default."""
-    policy, defaults = _resume_policies(config), _defaults()
+    policy, defaults = _resume_policies(config), _defaults(config)
     identity = {
         name: value
         for name, value in flatten(config).items()

@@ -72,11 +72,12 @@ def _walk(config: Config, workdir: Path, mesh: Mesh, console: Console, name: str
     for split in ("dev", "test"):
         if split in setup.batches:
             batches = setup.batches[split]
-            evaluator.outputs(state["params"], batches, steps=1)
-            started = time.perf_counter()
-            evaluator.outputs(state["params"], batches, steps=1)
             rounds = -(-setup.steps // setup.eval_every) if split == "dev" else 1
-            evaluation_s += (time.perf_counter() - started) * batches.steps * rounds
+            for start, end in zip(batches.starts, [*batches.starts[1:], batches.steps], strict=True):
+                evaluator.outputs(state["params"], batches, steps=[start])
+                started = time.perf_counter()
+                evaluator.outputs(state["params"], batches, steps=[start])
+                evaluation_s += (time.perf_counter() - started) * (end - start) * rounds
             console.say(f"{name}: one evaluation step on {split}")
     with console.phase(f"{name}: checkpoint, saved and restored"):
         checkpoints = Checkpoints(workdir / "checkpoints", setup.task.larger_is_better)

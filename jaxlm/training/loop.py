@@ -18,7 +18,9 @@ import numpy as np
 from jaxlm.config import TrainSettings
 from jaxlm.console import Console, duration
 from jaxlm.data.loader import prefetch
+from jaxlm.data.part_batches import of_part
 from jaxlm.errors import NonFiniteLoss
+from jaxlm.models.multi_task import MultiTaskBert
 from jaxlm.parallel.mesh import put_batch
 from jaxlm.tasks import Task
 from jaxlm.training.checkpoint import Checkpoints
@@ -186,10 +188,8 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
             tokens, examples = batches.tokens(progress.step), batches.count(progress.step)
             progress.step += 1
             progress.tokens, progress.examples = progress.tokens + tokens, progress.examples + examples
-            length = batch["input_ids"].shape[1]
-            meter.dispatched[progress.step] = _Work(
-                tokens, examples, task.flops(setup.bert_config, tokens, examples, length)
-            )
+            flops = task.step_flops(setup.bert_config, batches, progress.step - 1, batch)
+            meter.dispatched[progress.step] = _Work(tokens, examples, flops)
 
             last = progress.step == setup.steps
             evaluates = "dev" in setup.batches and (last or progress.step % setup.eval_every == 0)
@@ -240,8 +240,13 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
 
 
 def write_model(setup: Setup, params: Any, directory: Path, results: dict[str, Any]) -> None:
-    """Writes the model directory: weights, config, tokenizer, and a card that says what it is."""
-    setup.tokenizer.save(directory, max_length=setup.config.data.max_length)
+    """Writes the model directory: weights, config, tokenizer, and a card that says what it is; and in it those of the
+    parts, where there are any."""
+    for part in setup.config.parts:
+        its_results = {split: of_part(metrics, part.name) for split, metrics in results.items()}
+        its_params = MultiTaskBert.params_of(setup.bert_config, params, part.name)
+        write_model(setup.of_part(part), its_params, directory / part.name, its_results)
+    setup.tokenizer.save(directory, max_length=setup.task.max_length)
     write_model_card(directory, setup, results)
     setup.task.save(directory, setup.bert_config, params)
 

@@ -8,8 +8,9 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from jaxlm.config import Config, fingerprint
+from jaxlm.config import Config, as_part, fingerprint
 from jaxlm.console import Console, duration
+from jaxlm.models import BertConfig
 from jaxlm.parallel.mesh import make_mesh
 from jaxlm.predict import Predictor
 from jaxlm.tasks import TASKS
@@ -121,21 +122,33 @@ def _report(config: Config, workdir: Path, summary: dict[str, Any], console: Con
         if "majority_accuracy" in metrics:
             console.say(f"held-out accuracy, always the majority:   {metrics['majority_accuracy']:.3f}")
     if config.task != "masked_lm" and judged:
-        _show_predictions(config, workdir, judged, console)
+        _show_predictions(config, workdir / "model", judged, console)
     console.say(f"training took {duration(summary['train']['wall_s'])} "
                 f"({summary['train']['tokens_per_second']:.0f} tokens/s after compilation)")  # fmt: skip
     console.say(f"loss curve: {workdir / 'loss.png'}")
     console.say(f"model: {workdir / 'model'}")
-    if config.task != "masked_lm":
-        console.say(f"next: python -m jaxlm predict {workdir / 'model'} {TASKS[config.task].predict_flags}")
-    else:
-        console.say(f"next: python -m jaxlm train configs/sst2.py --model.init {workdir / 'model'}")
+    for command in _what_next(config, workdir / "model"):
+        console.say(f"next: {command}")
 
 
-def _show_predictions(config: Config, workdir: Path, split: str, console: Console) -> None:
-    """Three held-out rows with what the model says of them."""
-    predictor = Predictor(str(workdir / "model"), make_mesh(1))
-    spec = str(getattr(config.data, split))
+def _what_next(config: Config, model: Path) -> list[str]:
+    """Commands that use a model."""
+    if config.parts:
+        return [line for part in config.parts for line in _what_next(as_part(config, part), model / part.name)]
+    if config.task == "masked_lm":
+        return [f"python -m jaxlm train configs/sst2.py --model.init {model}"]
+    pairs = bool(BertConfig.from_json(model / "config.json").facts.get("pairs"))
+    return [f"python -m jaxlm predict {model} {TASKS[config.task].predict_flags(pairs)}"]
+
+
+def _show_predictions(config: Config, model: Path, split: str, console: Console) -> None:
+    """Three held-out rows with what the model says of them; of several parts, for each."""
+    for part in config.parts:
+        _show_predictions(as_part(config, part), model / part.name, split, console)
+    spec = getattr(config.data, split)
+    if spec is None:
+        return
+    predictor = Predictor(str(model), make_mesh(1))
     task = predictor.task
     table = task.read(spec, split, config.data, known_labels=predictor.labels)
     table = table.choose([len(table) * part // 4 for part in (1, 2, 3)])

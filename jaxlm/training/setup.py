@@ -1,9 +1,12 @@
 """From a config to everything a training needs: task, tokenizer, model shape, planned batches, compiled step."""
 
+import contextlib
 import dataclasses
 import itertools
 import logging
 import math
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +17,16 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from jaxlm.config import Config
+from jaxlm.config import Config, Part, as_part
 from jaxlm.data.loader import Batches, Examples, make_batches
+from jaxlm.data.part_batches import PartBatches, PartsInTurn
 from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, hub
+from jaxlm.models.multi_task import SharedConfig, shape_of_head
 from jaxlm.parallel.mesh import replicated
-from jaxlm.tasks import TASKS, Task
+from jaxlm.tasks import TASKS, MultiTask, Task
 from jaxlm.training import checkpoint
 from jaxlm.training.corpora import open_corpora, row_batches, uses_prepared_data
 from jaxlm.training.optimizer import make_optimizer
@@ -40,7 +45,8 @@ class Setup:
     tokenizer: TextTokenizer
     bert_config: BertConfig
     init: Path | None  # directory of the weights to start from
-    batches: dict[str, Any]  # Batches, RowBatches or PhasedBatches of "train", and of "dev" and "test" where given
+    batches: dict[str, Any]  # Batches, RowBatches, PhasedBatches, PartBatches or PartsInTurn of "train", and of "dev"
+    # and "test" where given
     notes: list[str]  # what the data turned out to be, a line a split
     steps: int
     graphdef: nnx.GraphDef
@@ -55,6 +61,18 @@ class Setup:
         params = self.task.model_class.abstract(self.bert_config)[1]
         state = jax.eval_shape(lambda p: initial_state(p, self.optimizer), params)
         return checkpoint.abstract(state, replicated(self.mesh))
+
+    def of_part(self, part: Part) -> "Setup":
+        """The run as one of its parts sees it: what is written of a part is what a run of its own would write."""
+        if not (isinstance(self.task, MultiTask) and isinstance(self.bert_config, SharedConfig)):
+            raise TypeError(f"task {self.task.name} has no parts")
+        return dataclasses.replace(
+            self,
+            config=as_part(self.config, part),
+            task=self.task.parts[part.name],
+            bert_config=self.bert_config.heads[part.name].config,
+            notes=[note.removeprefix(f"{part.name} ") for note in self.notes if note.startswith(f"{part.name} ")],
+        )
 
     def initial_state(self) -> State:
         """The state of step 0: weights from `init` or at random, born on the mesh."""
@@ -93,7 +111,7 @@ def set_up(config: Config, mesh: Mesh) -> Setup:
     """
     init = None if config.model.init is None else hub.resolve(config.model.init)
     given = None if init is None else TASKS[config.task].model_class.read_config(init)
-    prepare = _from_prepared if uses_prepared_data(config) else _from_tables
+    prepare = _from_parts if config.parts else _from_prepared if uses_prepared_data(config) else _from_tables
     tokenizer, task, bert_config, batches, notes, steps = prepare(config, mesh, init, given)
     dtype = compute_dtype(config.model.dtype)
     graphdef = task.model_class.abstract(bert_config, dtype)[0]
@@ -102,22 +120,25 @@ def set_up(config: Config, mesh: Mesh) -> Setup:
                  make_optimizer(config.optim, steps, config.train.phases))  # fmt: skip
 
 
-_Parts = tuple[TextTokenizer, Task, BertConfig, dict[str, Any], list[str], int]
+_Prepared = tuple[TextTokenizer, Task, BertConfig, dict[str, Any], list[str], int]
 
 
-def _from_tables(config: Config, mesh: Mesh, init: Path | None, given: BertConfig | None) -> _Parts:
-    """Examples in memory."""
-    if config.train.phases:
-        raise UserError("train.phases need prepared data: python -m jaxlm prepare CONFIG --output DIRECTORY")
-    kind = TASKS[config.task]
+def _read_tables(config: Config) -> dict[str, Table]:
     tables: dict[str, Table] = {}
     for split in ("train", "dev", "test"):
         if (spec := getattr(config.data, split)) is not None:
             known = tables["train"].known_labels if tables else frozenset()
-            tables[split] = kind.read(spec, split, config.data, known_labels=known)
-    tokenizer = _tokenizer(config, init, tables["train"])
+            tables[split] = TASKS[config.task].read(spec, split, config.data, known_labels=known)
+    return tables
+
+
+def _from_tables(config: Config, mesh: Mesh, init: Path | None, given: BertConfig | None) -> _Prepared:
+    """Examples in memory."""
+    _refuse_phases(config)
+    tables = _read_tables(config)
+    tokenizer = _tokenizer(config, init, [tables["train"]])
     shape = _shape(config, given, tokenizer, config.data.max_length)
-    task = kind.for_training(config, tokenizer, tables["train"], shape)
+    task = TASKS[config.task].for_training(config, tokenizer, tables["train"], shape)
     bert_config = task.configure(shape)
     notes: list[str] = []
     batches: dict[str, Any] = {}
@@ -132,7 +153,74 @@ def _from_tables(config: Config, mesh: Mesh, init: Path | None, given: BertConfi
     return tokenizer, task, bert_config, batches, notes, steps
 
 
-def _from_prepared(config: Config, mesh: Mesh, init: Path | None, given: BertConfig | None) -> _Parts:
+def _from_parts(config: Config, mesh: Mesh, init: Path | None, given: BertConfig | None) -> _Prepared:
+    """Examples in memory, of several tasks."""
+    _refuse_phases(config)
+    stages = {part.name: as_part(config, part) for part in config.parts}
+    tables: dict[str, dict[str, Table]] = {}
+    for name, stage in stages.items():
+        with _speaking_of(name):
+            tables[name] = _read_tables(stage)
+    tokenizer = _tokenizer(config, init, [of["train"] for of in tables.values()])
+    longest = max(config.parts, key=lambda part: part.data.max_length)
+    shape = _shape(config, given, tokenizer, longest.data.max_length, f"parts.{longest.name}.data.max_length")
+    parts: dict[str, Task] = {}
+    examples: dict[str, dict[str, tuple[Examples, int]]] = {}
+    for name, stage in stages.items():
+        with _speaking_of(name):
+            labelled = shape_of_head(shape, name)
+            parts[name] = TASKS[stage.task].for_training(stage, tokenizer, tables[name]["train"], labelled)
+            examples[name] = {
+                split: parts[name].examples(table, training=split == "train") for split, table in tables[name].items()
+            }
+    task = MultiTask(config, tokenizer, parts)
+    bert_config = task.configure(shape)
+
+    sizes = {name: of["train"][0].groups for name, of in examples.items()}
+    for part in config.parts:
+        share = config.train.batch_size * sizes[part.name] / sum(sizes.values())
+        train = dataclasses.replace(config.train, batch_size=part.batch_size or max(1, round(share)))
+        stages[part.name] = dataclasses.replace(stages[part.name], train=train)
+    epochs = {name: -(-sizes[name] // stage.train.batch_size) for name, stage in stages.items()}
+    steps = config.train.steps or math.ceil(config.train.epochs * max(epochs.values()) - 1e-9)
+    notes: list[str] = []
+    batches: dict[str, dict[str, Batches]] = {}
+    for name, stage in stages.items():
+        for split, (own, truncated) in examples[name].items():
+            with _speaking_of(name):
+                made = _batches(stage, parts[name], mesh, bert_config, own, split, steps)
+            batches.setdefault(split, {})[name] = made
+            note = in_part(_note(split, parts[name], own, made, truncated, tables[name][split]), name)
+            if split == "train":
+                note += (
+                    f", {stage.train.batch_size} examples a step: {max(epochs.values()) / epochs[name]:.3g} x an epoch"
+                )
+            notes.append(f"{name} {note}")
+    together = {split: PartBatches(of, steps) if split == "train" else PartsInTurn(of) for split, of in batches.items()}
+    return tokenizer, task, bert_config, together, notes, steps
+
+
+@contextlib.contextmanager
+def _speaking_of(part: str) -> Iterator[None]:
+    """Says in errors which part they are about, and calls settings by their names in it."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"part {part}: {in_part(str(error), part)}") from None
+
+
+def in_part(text: str, part: str) -> str:
+    """A message with the flags that it names as those of a part."""
+    text = text.replace("--train.metric", f"--parts.{part}.metric")
+    return re.sub(r"--(data|labels|tags|qa|ranking)\.(?!tokenizer\b|vocab_size\b)", rf"--parts.{part}.\1.", text)
+
+
+def _refuse_phases(config: Config) -> None:
+    if config.train.phases:
+        raise UserError("train.phases need prepared data: python -m jaxlm prepare CONFIG --output DIRECTORY")
+
+
+def _from_prepared(config: Config, mesh: Mesh, init: Path | None, given: BertConfig | None) -> _Prepared:
     """Rows on disk."""
     corpora = open_corpora(config)
     tokenizer = TextTokenizer.load(corpora.tokenizer)
@@ -155,16 +243,19 @@ def compute_dtype(setting: str) -> Any:
     return jnp.dtype(setting)
 
 
-def _tokenizer(config: Config, init: Path | None, train: Table) -> TextTokenizer:
+def _tokenizer(config: Config, init: Path | None, train: Sequence[Table]) -> TextTokenizer:
     if config.data.tokenizer is not None:
         return TextTokenizer.load(hub.resolve(config.data.tokenizer, weights=False))
     if init is not None:
         return TextTokenizer.load(init)
-    texts = itertools.chain(train.texts, dict.fromkeys(train.pairs or ()))  # many questions may share a context
+    # Many questions may share a context.
+    texts = itertools.chain.from_iterable(itertools.chain(of.texts, dict.fromkeys(of.pairs or ())) for of in train)
     return TextTokenizer.train(texts, config.data.vocab_size, config.data.lowercase)
 
 
-def _shape(config: Config, given: BertConfig | None, tokenizer: TextTokenizer, longest: int) -> BertConfig:
+def _shape(
+    config: Config, given: BertConfig | None, tokenizer: TextTokenizer, longest: int, flag: str = "data.max_length"
+) -> BertConfig:
     model = config.model
     if given is not None:
         shape = given
@@ -185,7 +276,7 @@ def _shape(config: Config, given: BertConfig | None, tokenizer: TextTokenizer, l
             pad_token_id=tokenizer.special_ids["pad"],
         )
     if longest > shape.max_position_embeddings:
-        raise UserError(f"--data.max_length is {longest}; the model has {shape.max_position_embeddings} positions")
+        raise UserError(f"--{flag} is {longest}; the model has {shape.max_position_embeddings} positions")
     if model.hidden_dropout is not None:
         shape = dataclasses.replace(shape, hidden_dropout_prob=model.hidden_dropout)
     if model.attention_dropout is not None:

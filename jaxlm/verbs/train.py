@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jaxlm.config import Config, flatten, validate
 from jaxlm.errors import UserError
-from jaxlm.flags import parse, preset
+from jaxlm.flags import by_name, parse, preset
 from jaxlm.startup import start_jax
 
 
@@ -38,14 +38,21 @@ def run(arguments: list[str]) -> int:
 
 def _check_files(config: Config) -> None:
     """Finds missing files before jax is imported."""
+    tasks = {part.name: part.task for part in config.parts}
     for name, value in flatten(config).items():
+        name = by_name(name, config)
         if name.split(".")[-1] not in ("train", "dev", "test") or not isinstance(value, str) or ":" in value:
             continue
         if not Path(value).exists():
             raise UserError(f"--{name} {value}: no such file, nor a directory that prepare wrote")
-        if not Path(value).is_dir() or (Path(value) / "plan.json").is_file():
+        if not Path(value).is_dir():
             continue
-        if config.task not in ("token_classification", "intent_slots"):
+        if (Path(value) / "plan.json").is_file():
+            if name.startswith("parts."):
+                raise UserError(f"--{name} {value} was written by prepare, for pre-training; a part reads a file")
+            continue
+        task = tasks[name.split(".")[1]] if name.startswith("parts.") else config.task
+        if task not in ("token_classification", "intent_slots"):
             raise UserError(f"--{name} {value} is a directory that prepare did not write; a file is meant")
         from jaxlm.data.word_files import is_word_directory
 
