@@ -81,11 +81,9 @@ def test_the_cosent_loss_and_its_gradient_are_those_of_sentence_transformers() -
     assert tensors.grad is not None
 
     def ours(vectors: jax.Array) -> jax.Array:
-        # Two pairs that are none, as the slots of a short batch are.
-        padded, wanted = (
-            jnp.concatenate([vectors, jnp.ones((2, *vectors.shape[1:]))]),
-            jnp.append(scores, np.ones(2) * 9),
-        )
+        # Two pairs that are none, as the slots of a short batch are; in the wrong order, both would count.
+        empty = jnp.ones((2, *vectors.shape[1:])) * jnp.array([[1.0, -1.0], [1.0, 1.0]])[..., None]
+        padded, wanted = jnp.concatenate([vectors, empty]), jnp.append(scores, jnp.array([9.0, -9.0]))
         pairs = unit(padded)
         return cosent_loss((pairs[:, 0] * pairs[:, 1]).sum(-1), wanted, jnp.arange(9) < 7, 20.0)
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 import pytest
 import torch
 from flax import nnx
@@ -34,32 +33,31 @@ from jaxlm.config import (
 )
 from jaxlm.console import Console
 from jaxlm.data.part_batches import of_part
+from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.flags import parse
-from jaxlm.models import CheckpointError
+from jaxlm.models import BertConfig, BertForSequenceClassification, BertModel, CheckpointError
 from jaxlm.models.multi_task import MultiTaskBert, SharedConfig
-from jaxlm.parallel.mesh import make_mesh, put_batch
-from jaxlm.predict import Predictor
-from jaxlm.tasks.base import Task
+from jaxlm.parallel.mesh import by_rows, make_mesh, put_batch, replicated
 from jaxlm.training import loop
 from jaxlm.training.setup import Setup, set_up
 
 from ..conftest import make_sentences, write_tsv
-from ..models.reference import assert_gradients_equal, flat_params, quick_jit, random_params
+from ..models.reference import assert_gradients_equal, flat_params, outputs, quick_jit, random_params
 from .tagged import make_tagged, write_conll
 
-NAMES = ["mood", "names", "alike"]
+NAMES = ["alike", "names"]
 KEY = jax.random.fold_in(jax.random.key(0), 3)  # of the fourth step of a run with seed 0
 
 
 def write_pairs(path: Path, count: int, seed: int) -> Path:
-    """Pairs of texts with the share of words that they have in common."""
+    """Pairs of texts that have more or fewer words in common."""
     draw = random.Random(seed)
-    lines = ["sentence1\tsentence2\tscore\n"]
+    lines = ["sentence1\tsentence2\tlabel\n"]
     for text, _ in make_sentences(count, seed):
         words = text.split()
         kept = draw.sample(words, draw.randint(1, len(words)))
-        lines.append(f"{text}\t{' '.join(kept)}\t{len(kept) / len(words):.3f}\n")
+        lines.append(f"{text}\t{' '.join(kept)}\t{'much' if 2 * len(kept) > len(words) else 'little'}\n")
     path.write_text("".join(lines))
     return path
 
@@ -67,27 +65,26 @@ def write_pairs(path: Path, count: int, seed: int) -> Path:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Config:
     folder = tmp_path_factory.mktemp("parts")
+    shape = dataclasses.replace(BertConfig.from_json(tiny_model / "config.json"), num_hidden_layers=1)
+    BertModel.save_params(folder / "model", shape, random_params(BertModel, shape))
+    TextTokenizer.load(tiny_model).save(folder / "model", max_length=64)
 
     def data(write: Any, rows: Any, suffix: str) -> DataSettings:
-        splits = {name: (size, seed) for name, size, seed in (("train", 60, 1), ("dev", 21, 2), ("test", 10, 3))}
+        splits = {name: (size, seed) for name, size, seed in (("train", 60, 1), ("dev", 21, 2))}
         paths = {name: str(write(folder / f"{name}{suffix}", *rows(*of))) for name, of in splits.items()}
         return DataSettings(max_length=32, row_length=64, **paths)
 
     return Config(
         task="multi_task",
-        model=ModelSettings(init=str(tiny_model)),
+        model=ModelSettings(init=str(folder / "model")),
         parts=(
-            Part(name="mood", data=data(write_tsv, lambda *of: [make_sentences(*of)], ".tsv")),
+            Part(name="alike", data=data(write_pairs, lambda *of: of, "_pairs.tsv")),
             Part(
-                name="names", task="token_classification", weight=0.5, batch_size=7,
+                name="names", task="token_classification", weight=0.5, batch_size=7, metric="recall",
                 data=data(write_conll, lambda *of: [make_tagged(*of)], ".conll"),
             ),
-            Part(
-                name="alike", task="regression", metric="pearson",
-                data=data(write_pairs, lambda *of: of, "_pairs.tsv"),
-            ),
         ),
-        train=TrainSettings(steps=12, batch_size=30, eval_every=4, checkpoint_every=5, log_every=1),
+        train=TrainSettings(steps=12, batch_size=20, eval_every=4, eval_batch_size=8, checkpoint_every=5, log_every=1),
         optim=OptimSettings(learning_rate=5e-3),
         mesh=MeshSettings(devices=1),
     )  # fmt: skip
@@ -109,15 +106,15 @@ def alone(config: Config, name: str, batch_size: int) -> Setup:
     return ready(as_part(config, dataclasses.replace(part, batch_size=batch_size)))
 
 
-def loss_and_gradients(task: Task, graphdef: nnx.GraphDef, params: Any, batch: Any, key: Any) -> Any:
-    @quick_jit
-    def run(params: Any, batch: Any) -> Any:
-        def loss(params: Any) -> jax.Array:
-            return (task.loss_sums(nnx.merge(graphdef, params), batch, key) / task.loss_weights(batch)).sum()
+def loss_and_gradients(setup: Setup, params: Any, key: Any) -> Any:
+    """Of the fourth step."""
+    task = setup.task
 
-        return jax.value_and_grad(loss)(params)
+    def loss(params: Any, batch: Any) -> jax.Array:
+        return (task.loss_sums(nnx.merge(setup.graphdef, params), batch, key) / task.loss_weights(batch)).sum()
 
-    return run(params, batch)
+    run = quick_jit(jax.value_and_grad(loss), in_shardings=(replicated(setup.mesh), by_rows(setup.mesh)))
+    return jax.tree.map(np.asarray, run(params, put_batch(setup.batches["train"](3), setup.mesh)))
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +122,7 @@ def shared(config: Config) -> tuple[Setup, Any, Any]:
     """A run, random parameters, and the loss of its fourth step with its gradients."""
     setup = ready(config)
     params = jax.tree.map(lambda x: x / 3, random_params(setup.task.model_class, setup.bert_config))
-    batch = setup.batches["train"](3)
-    return setup, params, loss_and_gradients(setup.task, setup.graphdef, params, batch, KEY)
+    return setup, params, loss_and_gradients(setup, params, KEY)
 
 
 def test_the_loss_and_the_encoders_gradient_are_the_weighted_sums_of_those_of_single_tasks(
@@ -134,7 +130,7 @@ def test_the_loss_and_the_encoders_gradient_are_the_weighted_sums_of_those_of_si
 ) -> None:
     setup, params, (loss, gradients) = shared
     expected_loss, expected = 0.0, {}
-    for number, (part, batch_size) in enumerate(zip(config.parts, (10, 7, 10), strict=True)):
+    for number, (part, batch_size) in enumerate(zip(config.parts, (10, 7), strict=True)):
         single = alone(config, part.name, batch_size)
         batch = single.batches["train"](3)
         mine = of_part(setup.batches["train"](3), part.name)
@@ -143,7 +139,7 @@ def test_the_loss_and_the_encoders_gradient_are_the_weighted_sums_of_those_of_si
             np.testing.assert_array_equal(mine[name], value)
         own = MultiTaskBert.params_of(setup.bert_config, params, part.name)
         key = jax.random.fold_in(KEY, number)
-        its_loss, its_gradients = loss_and_gradients(single.task, single.graphdef, own, batch, key)
+        its_loss, its_gradients = loss_and_gradients(single, own, key)
         expected_loss += part.weight * float(its_loss)
         for name, gradient in flat_params(its_gradients).items():
             name = name if name.startswith("bert.") else f"parts.{number}.{name}"
@@ -158,53 +154,59 @@ def test_packed_loss_and_gradients_equal_unpacked_with_dropout(config: Config, s
     batch = setup.batches["train"](3)
     for name in NAMES:
         assert batch[f"{name}/segment_ids"].shape[0] > packed.batches["train"](3)[f"{name}/segment_ids"].shape[0]
-    expected_loss, expected = loss_and_gradients(setup.task, setup.graphdef, params, batch, KEY)
+    expected_loss, expected = loss_and_gradients(setup, params, KEY)
     assert float(loss) == pytest.approx(float(expected_loss), rel=1e-5)
     assert_gradients_equal(flat_params(gradients), flat_params(expected), 1e-5)
 
 
-def test_a_step_is_the_same_on_several_devices_and_in_micro_batches(
-    config: Config, shared: tuple[Setup, Any, Any]
-) -> None:
+def test_the_loss_and_gradients_are_the_same_on_four_devices(config: Config, shared: tuple[Setup, Any, Any]) -> None:
     _, params, (loss, gradients) = shared
-    train = dataclasses.replace(config.train, micro_batches=2)
-    setup = ready(dataclasses.replace(config, mesh=MeshSettings(devices=4), train=train))
-    state = jax.tree.map(lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype)), setup.abstract_state())
-    state |= {"step": np.int32(3), "params": params}
-    _, metrics = setup.compile_train_step()(state, put_batch(setup.batches["train"](3), setup.mesh))
-    assert float(metrics["loss"]) == pytest.approx(float(loss), rel=1e-5)
-    assert float(metrics["grad_norm"]) == pytest.approx(float(optax.tree.norm(gradients)), rel=1e-5)
+    setup = ready(dataclasses.replace(config, mesh=MeshSettings(devices=4)))
+    found_loss, found = loss_and_gradients(setup, params, KEY)
+    assert float(found_loss) == pytest.approx(float(loss), rel=1e-5)
+    assert_gradients_equal(flat_params(found), flat_params(gradients), 1e-5)
 
 
-def test_batch_sizes_are_the_parts_shares_and_an_epoch_shows_every_example(config: Config) -> None:
-    small = write_tsv(Path(str(config.parts[0].data.train)).parent / "small.tsv", make_sentences(12, 5))
-    parts = (
-        dataclasses.replace(config.parts[0], data=dataclasses.replace(config.parts[0].data, train=str(small))),
-        dataclasses.replace(config.parts[1], batch_size=None),
-        config.parts[2],
-    )
+def test_batch_sizes_are_the_parts_shares_and_an_epoch_shows_every_example(config: Config, tmp_path: Path) -> None:
+    path = write_tsv(tmp_path / "a.tsv", make_sentences(12, 5))
+    small = Part(name="mood", data=DataSettings(train=str(path), max_length=32))
+    alike, names = [
+        dataclasses.replace(part, batch_size=None, data=dataclasses.replace(part.data, dev=None))
+        for part in config.parts
+    ]
     train = dataclasses.replace(config.train, batch_size=22, steps=None, epochs=2)
-    setup = ready(dataclasses.replace(config, parts=parts, train=train))
-    batches = setup.batches["train"]
-    assert [batches.parts[name].order.batch_size for name in NAMES] == [2, 10, 10]  # of 12, 60 and 60
+    setup = ready(dataclasses.replace(config, parts=(small, alike, names), train=train))
+    batches, sizes = setup.batches["train"], {"mood": 12, "alike": 60, "names": 60}
+    assert {name: own.order.batch_size for name, own in batches.parts.items()} == {"mood": 2, "alike": 10, "names": 10}
     assert (setup.steps, batches.steps_per_epoch) == (12, 6)
-    for name, size in zip(NAMES, (12, 60, 60), strict=True):
+    for name, size in sizes.items():
         seen = [batches(step)[f"{name}/slot_examples"] for step in range(6)]
         assert sorted(number for found in seen for number in found[found >= 0]) == list(range(size))
     assert "mood train: 12 examples" in setup.notes[0]
     assert "2 examples a step: 1 x an epoch" in setup.notes[0]
 
 
-def run(config: Config, workdir: Path) -> tuple[dict[str, Any], list[tuple[int, str, float]]]:
-    summary = loop.train(ready(config), workdir, Console(io.StringIO()), "test")
+def curve(workdir: Path) -> list[tuple[int, str, float]]:
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return summary, [(row["step"], row["split"], row["loss"]) for row in rows]
+    return [(row["step"], row["split"], row["loss"]) for row in rows]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, config: Config) -> tuple[Path, str]:
+    """The directory of a run from the command line, and what it said."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "preset.py").write_text(f"from jaxlm.config import *\nconfig = {config!r}\n")
+    flags = ["--workdir", str(folder / "run"), "--parts.names.data.max_length", "32"]
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdout", said)
+        assert cli.main(["train", str(folder / "preset.py"), *flags]) == 0
+    return folder / "run", said.getvalue()
 
 
 def test_a_run_stopped_by_a_signal_goes_on_to_the_same_losses(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[Path, str], config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected, curve = run(config, tmp_path / "whole")
     real, handed_out = loop.put_batch, []
 
     def put_and_signal(*arguments: Any) -> Any:
@@ -215,41 +217,25 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_same_losses(
 
     monkeypatch.setattr(loop, "put_batch", put_and_signal)
     with pytest.raises(loop.Interrupted):
-        run(config, tmp_path / "cut")
-    summary, found = run(config, tmp_path / "cut")
-    assert found == curve
-    assert (summary["dev"], summary["test"]) == (expected["dev"], expected["test"])
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, config: Config) -> tuple[Path, str]:
-    """The directory of a run from the command line, and what it said."""
-    folder = tmp_path_factory.mktemp("trained")
-    (folder / "preset.py").write_text(f"from jaxlm.config import *\nconfig = {config!r}\n")
-    flags = ["--workdir", str(folder / "run"), "--parts.names.weight", "1"]
-    said = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.stdout", said)
-        assert cli.main(["train", str(folder / "preset.py"), *flags]) == 0
-    return folder / "run", said.getvalue()
+        loop.train(ready(config), tmp_path, Console(io.StringIO()), "test")
+    summary = loop.train(ready(config), tmp_path, Console(io.StringIO()), "test")
+    assert curve(tmp_path) == curve(trained[0])
+    assert summary["dev"] == json.loads((trained[0] / "summary.json").read_text())["dev"]
 
 
 def test_every_part_is_evaluated_and_their_mean_judges_the_run(trained: tuple[Path, str], config: Config) -> None:
     run, said = trained
     summary = json.loads((run / "summary.json").read_text())
-    for split in ("dev", "test"):
-        found = summary[split]
-        judged = [found["mood/accuracy"], found["names/f1"], found["alike/pearson"]]
-        assert found["mean"] == pytest.approx(sum(judged) / 3)
-        assert found["loss"] == pytest.approx(sum(found[f"{name}/loss"] for name in NAMES))
+    found = summary["dev"]
+    assert found["mean"] == pytest.approx((found["alike/accuracy"] + found["names/recall"]) / 2)
+    assert found["loss"] == pytest.approx(sum(part.weight * found[f"{part.name}/loss"] for part in config.parts))
     scores = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert summary["dev"]["mean"] == max(row["mean"] for row in scores if row["split"] == "dev")
-    assert "mood/confusion" in summary["dev"]
-    for name, flags in zip(NAMES, ("your own", "your own", '--text_pair "its second text"'), strict=True):
-        (line,) = [
-            line for line in said.splitlines() if line.startswith(f"next: python -m jaxlm predict {run}/model/{name} ")
-        ]
-        assert line.endswith(f'{flags}"' if flags == "your own" else flags)
+    assert found["mean"] == max(row["mean"] for row in scores if row["split"] == "dev")
+    assert "alike/confusion" in found
+    for name, flags in zip(NAMES, ('--text_pair "its second text"', '--text "a text of your own"'), strict=True):
+        start = f"next: python -m jaxlm predict {run}/model/{name} "
+        (line,) = [line for line in said.splitlines() if line.startswith(start)]
+        assert line.endswith(flags)
 
 
 def test_every_part_is_a_model_of_its_own(
@@ -257,29 +243,28 @@ def test_every_part_is_a_model_of_its_own(
 ) -> None:
     run, _ = trained
     summary = json.loads((run / "summary.json").read_text())
-    texts = ["a good and lovely film", "the plot of this"]
+    shared = MultiTaskBert.from_pretrained(run / "model")
     for part in config.parts:
         model, output = str(run / "model" / part.name), str(tmp_path / part.name)
-        command = ["evaluate", model, "--data.test", str(part.data.test), "--output", output, "--mesh.devices", "1"]
+        command = ["evaluate", model, "--data.test", str(part.data.dev), "--output", output, "--mesh.devices", "1"]
         assert cli.main(command) == 0
         for name, value in json.loads(Path(output).read_text()).items():
             if isinstance(value, float):
-                assert value == pytest.approx(summary["test"][f"{part.name}/{name}"], abs=1e-5)
+                assert value == pytest.approx(summary["dev"][f"{part.name}/{name}"], abs=1e-5)
         card = Path(model, "README.md").read_text()
         assert f"{summary['dev'][f'{part.name}/loss']:.4g}" in card
         assert "PATH_OF_THIS_DIRECTORY" in card
         kind = AutoModelForTokenClassification if part.name == "names" else AutoModelForSequenceClassification
         reference, tokenizer = kind.from_pretrained(model).eval(), AutoTokenizer.from_pretrained(model)
-        shared = MultiTaskBert.from_pretrained(run / "model").part(part.name)
-        for text in texts:
-            inputs = tokenizer(text, return_tensors="pt")
-            with torch.no_grad():
-                expected = reference(**inputs).logits.numpy()
-            np.testing.assert_allclose(shared(inputs["input_ids"].numpy()).logits, expected, atol=1e-5)
+        inputs = tokenizer("a good and lovely film", return_tensors="pt")
+        with torch.no_grad():
+            expected = reference(**inputs).logits.numpy()
+        found = outputs(shared.part(part.name), input_ids=inputs["input_ids"].numpy()).logits
+        np.testing.assert_allclose(found, expected, atol=1e-5)
     capsys.readouterr()
     AutoModel.from_pretrained(run / "model")
     assert cli.main(["predict", str(run / "model"), "--text", "a"]) == 2
-    assert "MODEL/mood, MODEL/names, MODEL/alike" in capsys.readouterr().err
+    assert "MODEL/alike, MODEL/names" in capsys.readouterr().err
     card = (run / "model" / "README.md").read_text()
     assert "PATH_OF_THIS_DIRECTORY/names" in card
     assert "jaxlm predict PATH_OF_THIS_DIRECTORY/alike --text" in card
@@ -289,16 +274,17 @@ def test_a_run_from_its_model_goes_on_with_the_heads_or_starts_new_ones(
     trained: tuple[Path, str], config: Config
 ) -> None:
     init = trained[0] / "model"
-    params = Predictor(str(init / "mood"), make_mesh(1))._params
+    params = BertForSequenceClassification.from_pretrained(init / "alike")
+    params = nnx.to_pure_dict(nnx.state(params))
     again = dataclasses.replace(config, model=ModelSettings(init=str(init)))
     anew = dataclasses.replace(config, model=ModelSettings(init=str(init), new_head=True))
     for of, same in ((again, True), (anew, False)):
         setup = ready(of)
-        found = MultiTaskBert.params_of(setup.bert_config, setup.initial_state()["params"], "mood")
+        found = MultiTaskBert.params_of(setup.bert_config, setup.initial_state()["params"], "alike")
         np.testing.assert_array_equal(found["bert"]["embeddings"]["word"], params["bert"]["embeddings"]["word"])
         assert np.array_equal(found["classifier"]["kernel"], params["classifier"]["kernel"]) == same
-    swapped = dataclasses.replace(config.parts[1], name="mood"), dataclasses.replace(config.parts[0], name="names")
-    with pytest.raises(CheckpointError, match="mood is a BertForSequenceClassification, a BertForTokenClassification"):
+    swapped = dataclasses.replace(config.parts[1], name="alike"), dataclasses.replace(config.parts[0], name="names")
+    with pytest.raises(CheckpointError, match="alike is a BertForSequenceClassification, a BertForTokenClassification"):
         ready(dataclasses.replace(again, parts=swapped)).initial_state()
 
 
@@ -320,23 +306,23 @@ def changed(config: Config, number: int, **values: Any) -> Config:
 
 
 WRONG: dict[str, tuple[Any, str]] = {
-    "same name": (lambda c: changed(c, 1, name="mood"), "--parts.mood: 2 parts have this name"),
+    "same name": (lambda c: changed(c, 1, name="alike"), "--parts.alike: 2 parts have this name"),
     "no name": (lambda c: changed(c, 1, name=""), "--parts.1.name is ''; small letters"),
     "strange name": (lambda c: changed(c, 1, name="a/b"), "--parts.1.name is 'a/b'"),
-    "unknown task": (lambda c: changed(c, 0, task="parsing"), "--parts.mood.task is parsing; a part may be one of"),
-    "other task": (lambda c: changed(c, 0, task="masked_lm"), "--parts.mood.task is masked_lm"),
-    "no data": (lambda c: changed(c, 2, data=DataSettings()), "--parts.alike.data.train is None"),
-    "weight": (lambda c: changed(c, 0, weight=0.0), "--parts.mood.weight is 0.0; it must be above 0"),
-    "batch size": (lambda c: changed(c, 0, batch_size=0), "--parts.mood.batch_size is 0"),
-    "metric": (lambda c: changed(c, 0, metric="loss"), "--parts.mood.metric is loss"),
-    "setting": (lambda c: changed(c, 0, labels=LabelSettings(threshold=2.0)), "--parts.mood.labels.threshold is 2.0"),
+    "unknown task": (lambda c: changed(c, 0, task="parsing"), "--parts.alike.task is parsing; a part may be one of"),
+    "other task": (lambda c: changed(c, 0, task="masked_lm"), "--parts.alike.task is masked_lm"),
+    "no data": (lambda c: changed(c, 0, data=DataSettings()), "--parts.alike.data.train is None"),
+    "weight": (lambda c: changed(c, 0, weight=0.0), "--parts.alike.weight is 0.0; it must be above 0"),
+    "batch size": (lambda c: changed(c, 0, batch_size=0), "--parts.alike.batch_size is 0"),
+    "metric": (lambda c: changed(c, 0, metric="loss"), "--parts.alike.metric is loss"),
+    "setting": (lambda c: changed(c, 0, labels=LabelSettings(threshold=2.0)), "--parts.alike.labels.threshold is 2.0"),
     "tokenizer": (
         lambda c: changed(c, 0, data=dataclasses.replace(c.parts[0].data, tokenizer="x")),
-        "--parts.mood.data.tokenizer is x; the parts share --data.tokenizer",
+        "--parts.alike.data.tokenizer is x; the parts share --data.tokenizer",
     ),
     "some dev": (
         lambda c: changed(c, 0, data=dataclasses.replace(c.parts[0].data, dev=None)),
-        "--parts.mood.data.dev is not set, and other parts have one",
+        "--parts.alike.data.dev is not set, and other parts have one",
     ),
     "one part": (lambda c: dataclasses.replace(c, parts=c.parts[:1]), "at least two parts; the config has 1"),
     "task": (lambda c: dataclasses.replace(c, task="classification"), "parts are for multi_task"),
@@ -367,21 +353,21 @@ def test_what_is_wrong_with_a_parts_data_is_said_with_its_own_flags(config: Conf
         assert message in str(error.value)
 
     refused(1, "--parts.names.data.max_length is 100; the model has 64 positions", max_length=100)
-    (tmp_path / "dev.tsv").write_text("a b\tpositive\nc d\tneutral\n")
-    refused(0, "part mood: ", dev=str(tmp_path / "dev.tsv"))
-    refused(0, "or pass --parts.mood.data.bad_rows skip", dev=str(tmp_path / "dev.tsv"))
-    with pytest.raises(UserError, match=r"part mood: --parts.mood.metric is pearson; classification is judged by"):
+    (tmp_path / "dev.tsv").write_text("sentence1\tsentence2\tlabel\na\tb\tmuch\nc\td\tnone\n")
+    refused(0, "part alike: ", dev=str(tmp_path / "dev.tsv"))
+    refused(0, "or pass --parts.alike.data.bad_rows skip", dev=str(tmp_path / "dev.tsv"))
+    with pytest.raises(UserError, match=r"part alike: --parts.alike.metric is pearson; classification is judged by"):
         ready(changed(config, 0, metric="pearson"))
 
 
 def test_parts_are_set_by_name_and_resumed_only_with_what_they_were(config: Config) -> None:
-    flags = ["--parts.names.data.train", "x", "--parts.2.batch_size", "3"]
+    flags = ["--parts.names.data.train", "x", "--parts.0.batch_size", "3"]
     found = parse(Config, flags, "test", config)
-    assert (found.parts[1].data.train, found.parts[2].batch_size) == ("x", 3)
+    assert (found.parts[1].data.train, found.parts[0].batch_size) == ("x", 3)
     with pytest.raises(UserError, match=r"no flag --parts.names.data.trian; did you mean"):
         parse(Config, ["--parts.names.data.trian", "x"], "test", config)
     assert changes(flatten(config), config) == ([], [])
-    assert changes(flatten(config), found)[1][0].startswith("parts.1.data.train: ")
+    assert changes(flatten(config), found)[1][0] == "parts.0.batch_size: None -> 3"
     older = {name: value for name, value in flatten(config).items() if "header" not in name}
     assert changes(older, config) == ([], [])
     assert isinstance(ready(config).bert_config, SharedConfig)
