@@ -144,7 +144,9 @@ def _what_next(config: Config, model: Path) -> list[str]:
 def _show_predictions(config: Config, model: Path, split: str, console: Console) -> None:
     """Three held-out rows with what the model says of them; of several parts, for each."""
     for part in config.parts:
-        _show_predictions(as_part(config, part), model / part.name, split, console)
+        if getattr(part.data, split) is not None:
+            console.say(f"{part.name}:")
+            _show_predictions(as_part(config, part), model / part.name, split, console)
     spec = getattr(config.data, split)
     if spec is None:
         return

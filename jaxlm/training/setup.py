@@ -192,9 +192,8 @@ def _from_parts(config: Config, mesh: Mesh, init: Path | None, given: BertConfig
             batches.setdefault(split, {})[name] = made
             note = in_part(_note(split, parts[name], own, made, truncated, tables[name][split]), name)
             if split == "train":
-                note += (
-                    f", {stage.train.batch_size} examples a step: {max(epochs.values()) / epochs[name]:.3g} x an epoch"
-                )
+                times = max(epochs.values()) / epochs[name]
+                note += f", {stage.train.batch_size} of them a step, each {times:.3g} times an epoch"
             notes.append(f"{name} {note}")
     together = {split: PartBatches(of, steps) if split == "train" else PartsInTurn(of) for split, of in batches.items()}
     return tokenizer, task, bert_config, together, notes, steps
