@@ -55,6 +55,7 @@ def collectives(text: str, mesh_shape: Mapping[str, int]) -> list[Collective]:
     for name, lines in computations.items():
         times = loops.get(name, _Loop(False, 1))
         for line in lines:
+            line = re.sub(r"/\*.*?\*/", "", line)  # long tuples have their places numbered: /*index=5*/
             if (match := _COLLECTIVE.search(line)) is None:
                 continue
             kind = match["kind"]
@@ -77,10 +78,15 @@ def by_kind_and_axes(found: Sequence[Collective]) -> dict[tuple[str, tuple[str, 
 
 
 _COLLECTIVE = re.compile(
-    rf"= (?P<shape>\([^=]*?\)|\S+) (?P<kind>{'|'.join(sorted(KINDS, key=len, reverse=True))})(?P<start>-start)?\("
+    rf"= (?P<shape>\(.*?\)|\S+) (?P<kind>{'|'.join(sorted(KINDS, key=len, reverse=True))})(?P<start>-start)?\("
 )
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{\s*$")
 _SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
+_OF_A_MESH = re.compile(
+    r"replica_groups=mesh\[(?P<axes>[^\]]*)\]"
+    r"(?:, device_ids=\((?:\[(?P<sizes>[\d,]+)\]T\((?P<order>[\d,]+)\)|(?P<ids>[\d,]+))\))? \{(?P<chosen>[^}]*)\}"
+)
+_AXIS = re.compile(r"'(\w+)'(?::\((\d+)\)(\d+))?")
 _CALLED = re.compile(
     r"\b(?:body|condition|to_apply|calls|called_computations|branch_computations|true_computation|false_computation)="
     r"(?:\{([^}]*)\}|(%?[\w.\-]+))"
@@ -178,7 +184,33 @@ def _groups(line: str, kind: str, devices: int) -> np.ndarray:
     if (named := re.search(r"replica_groups=\{((?:\{[\d,]*\},?)*)\}", line)) is not None:
         rows = _explicit(named[1])
         return np.array(rows) if rows else np.arange(devices)[None]
+    if (meshed := _OF_A_MESH.search(line)) is not None:
+        return _mesh_groups(meshed)
     raise ValueError(f"devices are not to be read from {line.strip()[:200]}")
+
+
+def _mesh_groups(match: re.Match[str]) -> np.ndarray:
+    """The groups along axes, or parts of axes, of a mesh that XLA made up: `[groups, devices of a group]`.
+
+    `mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'a','b':(2)2}`: of b, whose 4 are 2 x 2 x 1, the middle factor.
+    """
+    axes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", match["axes"])}
+    devices = np.arange(math.prod(axes.values()))
+    if match["sizes"]:
+        devices = devices.reshape([int(n) for n in match["sizes"].split(",")])
+        devices = devices.transpose([int(n) for n in match["order"].split(",")])
+    elif match["ids"]:
+        devices = np.array([int(n) for n in match["ids"].split(",")])
+    chosen = {name: (int(pre or 1), int(size or axes[name])) for name, pre, size in _AXIS.findall(match["chosen"])}
+    factors: list[int] = []
+    inside: list[int] = []
+    outside: list[int] = []
+    for name, size in axes.items():
+        pre, part = chosen.get(name, (size, 1))
+        inside.append(len(factors) + 1)
+        outside += [len(factors), len(factors) + 2]
+        factors += [pre, part, size // (pre * part)]
+    return devices.reshape(factors).transpose(outside + inside).reshape(-1, math.prod(p for _, p in chosen.values()))
 
 
 def _explicit(text: str) -> list[list[int]]:

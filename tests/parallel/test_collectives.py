@@ -30,6 +30,12 @@ def entry(*lines: str, before: str = "") -> str:
         ("[2,4]<=[4,2]T(1,0)", ("data", "fsdp"), 4),
         ("[1,8]<=[8]", ("data", "fsdp", "tensor"), 8),
         ("[2,4]<=[8]", ("fsdp", "tensor"), 4),
+        ("mesh['axis_0'=8,'axis_1'=1] {'axis_0'}", ("data", "fsdp", "tensor"), 8),
+        ("mesh['axis_0'=4,'axis_1'=2] {'axis_1'}", ("tensor",), 2),
+        ("mesh['axis_0'=2,'axis_1'=2,'axis_2'=2], device_ids=([2,4]T(1,0)) {'axis_0'}", ("fsdp",), 2),
+        ("mesh['axis_0'=2,'axis_1'=1,'axis_2'=4], device_ids=([2,2,2]T(1,0,2)) {'axis_2'}", ("data", "tensor"), 4),
+        ("mesh['a'=2,'b'=4], device_ids=(0,1,2,3,4,5,6,7) {'a','b':(1)2}", ("data", "fsdp"), 4),
+        ("mesh['a'=8] {'a':(2)2}", ("fsdp",), 2),
     ],
 )
 def test_groups_of_devices_name_the_axes_of_the_mesh(groups: str, axes: tuple[str, ...], group: int) -> None:
@@ -44,6 +50,7 @@ def test_groups_of_devices_name_the_axes_of_the_mesh(groups: str, axes: tuple[st
         ("%a = f32[8]{0} reduce-scatter(f32[16]{0} %p), replica_groups=[4,2]<=[8]", "reduce-scatter", 64, 32),
         ("%a = bf16[16]{0} all-reduce(bf16[16]{0} %p), replica_groups=[4,2]<=[8]", "all-reduce", 32, 32),
         ("%a = (f32[2]{0}, s8[4]{0}) all-reduce(%p, %q), replica_groups=[4,2]<=[8]", "all-reduce", 12, 12),
+        ("%a = (f32[2]{0}, /*index=1*/s8[4]{0}) all-reduce(%p, %q), replica_groups={{0,1}}", "all-reduce", 12, 12),
         ("%a = (f32[4]{0}, f32[4]{0}) all-to-all(%p, %q), replica_groups=[4,2]<=[8]", "all-to-all", 32, 16),
         (
             "%a = f32[4]{0} collective-permute(%p), source_target_pairs={{0,1},{1,0},{2,3},{3,2}}",
