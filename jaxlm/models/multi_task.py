@@ -15,6 +15,7 @@ from jaxlm.models.config import BertConfig, CheckpointError
 from jaxlm.models.heads import BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification
 from jaxlm.models.hub import PretrainedModel
 from jaxlm.models.intent_slots import BertForIntentAndSlots
+from jaxlm.models.weights import MAX_SHARD_SIZE
 
 _CLASSES: dict[str | None, type[PretrainedModel]] = {
     kind.__name__: kind
@@ -130,17 +131,27 @@ class MultiTaskBert(PretrainedModel):
         return {"bert": {part: params["bert"][part] for part in head.model.abstract(head.config)[1]["bert"]}, **own}
 
     @classmethod
-    def save_params(cls, directory: str | os.PathLike, config: BertConfig, params: dict[str, Any]) -> None:
+    def save_params(
+        cls,
+        directory: str | os.PathLike,
+        config: BertConfig,
+        params: dict[str, Any],
+        *,
+        max_shard_size: int = MAX_SHARD_SIZE,
+    ) -> None:
         shared, directory = _shared(config), Path(directory)
         for name, head in shared.heads.items():
-            head.model.save_params(directory / name, head.config, cls.params_of(shared, params, name))
-        cls.save_encoder(directory, shared, params)
+            own = cls.params_of(shared, params, name)
+            head.model.save_params(directory / name, head.config, own, max_shard_size=max_shard_size)
+        cls.save_encoder(directory, shared, params, max_shard_size=max_shard_size)
 
     @classmethod
-    def save_encoder(cls, directory: Path, config: SharedConfig, params: dict[str, Any]) -> None:
+    def save_encoder(
+        cls, directory: Path, config: SharedConfig, params: dict[str, Any], *, max_shard_size: int = MAX_SHARD_SIZE
+    ) -> None:
         """Writes what of a saved directory is not in the heads'."""
-        facts = config.facts | {"heads": list(config.heads)}
-        BertModel.save_params(directory, dataclasses.replace(config.encoder(), facts=facts), params["bert"])
+        config = dataclasses.replace(config, facts=config.facts | {"heads": list(config.heads)})
+        BertModel.save_params(directory, config.encoder(), params["bert"], max_shard_size=max_shard_size)
 
 
 def _shared(config: BertConfig) -> SharedConfig:

@@ -121,7 +121,8 @@ class MultiTask(Task):
         if not isinstance(config, SharedConfig):
             raise TypeError("a config that `configure` made is meant")
         config = dataclasses.replace(config, facts={"task": self.name})
-        MultiTaskBert.save_encoder(directory, config, params)
+        max_shard_size = round(self.stage.train.max_shard_size * 10**9)
+        MultiTaskBert.save_encoder(directory, config, params, max_shard_size=max_shard_size)
 
     def description(self) -> str:
         parts = "".join(f"\n- `{name}`: {part.description()}" for name, part in self.parts.items())

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxlm.config import Config
 from jaxlm.console import Console, duration
 from jaxlm.models.hub import resolve
-from jaxlm.parallel.mesh import device_memory_bytes, make_mesh, put_batch
+from jaxlm.parallel.mesh import device_memory_bytes, mesh_for, put_batch
 from jaxlm.training.checkpoint import Checkpoints
 from jaxlm.training.evaluation import Evaluator
 from jaxlm.training.loop import write_model
@@ -22,7 +22,7 @@ _TIMED_STEPS = 2
 
 def dry_run(config: Config, name: str, console: Console) -> None:
     """Walks the road of a config, pre-training and twin included, and leaves nothing behind."""
-    mesh = make_mesh(config.mesh.devices)
+    mesh = mesh_for(config.mesh)
     with tempfile.TemporaryDirectory(prefix="jaxlm-dry-run-") as scratch:
         workdir = Path(scratch)
         runs = {name: config} if config.pretrain is None else stage_configs(config, workdir)
@@ -86,7 +86,7 @@ def _walk(config: Config, workdir: Path, mesh: Mesh, console: Console, name: str
         state, _ = checkpoints.restore(1, setup.abstract_state())
         checkpoints.close()
     with console.phase(f"{name}: model directory, written and loaded"):
-        write_model(setup, jax.tree.map(np.asarray, state["params"]), workdir / "model", {"train": {"loss": loss}})
+        write_model(setup, state["params"], workdir / "model", {"train": {"loss": loss}})
         setup.task.model_class.from_pretrained(resolve(workdir / "model"))
     console.say(
         f"{name}: training {duration(training_s)}, evaluation {duration(evaluation_s)}, compilation {compile_s:.0f} s"

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from jaxlm.config import TrainSettings
 from jaxlm.console import Console, duration
@@ -228,10 +227,9 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
         "wall_s": wall_s,
         "compile_s": progress.compile_s,
     }
+    with console.phase("writing the model"):
+        write_model(setup, state["params"], workdir / "model", results)
     if writes:
-        params = jax.tree.map(np.asarray, state["params"])
-        with console.phase("writing the model"):
-            write_model(setup, params, workdir / "model", results)
         write_summary(workdir, results)
     if recorder:
         recorder.close()
@@ -241,13 +239,17 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
 
 def write_model(setup: Setup, params: Any, directory: Path, results: dict[str, Any]) -> None:
     """Writes the model directory: weights, config, tokenizer, and a card that says what it is; and in it those of the
-    parts, where there are any."""
+    parts, where there are any.
+
+    Every process takes part, since each may have its own part of `params`; the first one writes.
+    """
     for part in setup.config.parts:
         its_results = {split: of_part(metrics, part.name) for split, metrics in results.items()}
         its_params = MultiTaskBert.params_of(setup.bert_config, params, part.name)
         write_model(setup.of_part(part), its_params, directory / part.name, its_results)
-    setup.tokenizer.save(directory, max_length=setup.task.max_length)
-    write_model_card(directory, setup, results)
+    if jax.process_index() == 0:
+        setup.tokenizer.save(directory, max_length=setup.task.max_length)
+        write_model_card(directory, setup, results)
     setup.task.save(directory, setup.bert_config, params)
 
 

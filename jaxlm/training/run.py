@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxlm.config import Config, as_part, fingerprint
 from jaxlm.console import Console, duration
 from jaxlm.models import BertConfig
-from jaxlm.parallel.mesh import make_mesh
+from jaxlm.parallel.mesh import describe, make_mesh, mesh_for
 from jaxlm.predict import Predictor
 from jaxlm.tasks import TASKS
 from jaxlm.training.loop import train
@@ -34,9 +34,12 @@ def run(config: Config, name: str, console: Console) -> None:
         console.say(f"this run is finished: {workdir}")
         _report(config, workdir, summary, console)
         return
-    mesh = make_mesh(config.mesh.devices)
+    mesh = mesh_for(config.mesh)
     platform = mesh.devices.flat[0].device_kind
-    console.say(f"{mesh.size} device(s) ({platform}), {jax.process_count()} process(es); run directory {workdir}")
+    laid_out = f", mesh {describe(mesh)}" if mesh.size > 1 else ""
+    console.say(
+        f"{mesh.size} device(s) ({platform}){laid_out}, {jax.process_count()} process(es); run directory {workdir}"
+    )
     if config.pretrain is None:
         summary = _train_one(config, workdir, name, mesh, console)
     else:
