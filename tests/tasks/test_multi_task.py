@@ -38,7 +38,8 @@ from jaxlm.errors import UserError
 from jaxlm.flags import parse
 from jaxlm.models import BertConfig, BertForSequenceClassification, BertModel, CheckpointError
 from jaxlm.models.multi_task import MultiTaskBert, SharedConfig
-from jaxlm.parallel.mesh import by_rows, make_mesh, put_batch, replicated
+from jaxlm.parallel.mesh import by_rows, in_context, mesh_for, put_batch
+from jaxlm.parallel.sharding import shardings
 from jaxlm.training import loop
 from jaxlm.training.setup import Setup, set_up
 
@@ -100,7 +101,7 @@ def with_data(config: Config, **settings: Any) -> Config:
 
 
 def ready(config: Config) -> Setup:
-    return set_up(config, make_mesh(config.mesh.devices))
+    return set_up(config, mesh_for(config.mesh))
 
 
 def alone(config: Config, name: str, batch_size: int) -> Setup:
@@ -114,9 +115,10 @@ def loss_and_gradients(setup: Setup, params: Any, key: Any) -> Any:
     task = setup.task
 
     def loss(params: Any, batch: Any) -> jax.Array:
-        return (task.loss_sums(nnx.merge(setup.graphdef, params), batch, key) / task.loss_weights(batch)).sum()
+        with in_context(setup.mesh):
+            return (task.loss_sums(nnx.merge(setup.graphdef, params), batch, key) / task.loss_weights(batch)).sum()
 
-    run = quick_jit(jax.value_and_grad(loss), in_shardings=(replicated(setup.mesh), by_rows(setup.mesh)))
+    run = quick_jit(jax.value_and_grad(loss), in_shardings=(shardings(params, setup.mesh), by_rows(setup.mesh)))
     return jax.tree.map(np.asarray, run(params, put_batch(setup.batches["train"](3), setup.mesh)))
 
 
@@ -162,9 +164,11 @@ def test_packed_loss_and_gradients_equal_unpacked_with_dropout(config: Config, s
     assert_gradients_equal(flat_params(gradients), flat_params(expected), 1e-5)
 
 
-def test_the_loss_and_gradients_are_the_same_on_four_devices(config: Config, shared: tuple[Setup, Any, Any]) -> None:
+def test_the_loss_and_gradients_are_the_same_on_eight_devices_that_share_everything(
+    config: Config, shared: tuple[Setup, Any, Any]
+) -> None:
     _, params, (loss, gradients) = shared
-    setup = ready(dataclasses.replace(config, mesh=MeshSettings(devices=4)))
+    setup = ready(dataclasses.replace(config, mesh=MeshSettings(devices=8, fsdp=2, tensor=2)))
     found_loss, found = loss_and_gradients(setup, params, KEY)
     assert float(found_loss) == pytest.approx(float(loss), rel=1e-5)
     assert_gradients_equal(flat_params(found), flat_params(gradients), 1e-5)
