@@ -272,6 +272,10 @@ def test_every_part_is_a_model_of_its_own(
         np.testing.assert_allclose(found, expected, atol=1e-5)
     capsys.readouterr()
     AutoModel.from_pretrained(run / "model")
+    shared.save_pretrained(tmp_path / "copy")
+    for name in (".", *NAMES):
+        files = [folder / name / "model.safetensors" for folder in (run / "model", tmp_path / "copy")]
+        assert files[0].read_bytes() == files[1].read_bytes()
     assert cli.main(["predict", str(run / "model"), "--text", "a"]) == 2
     assert "MODEL/alike, MODEL/names" in capsys.readouterr().err
     card = (run / "model" / "README.md").read_text()
