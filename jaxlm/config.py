@@ -264,6 +264,10 @@ class OptimSettings:
 class MeshSettings:
     devices: int | None = _apply(None)
     """How many devices to use; unset: all."""
+    distributed: Literal["auto", "off", "explicit"] = _apply("auto")
+    """Several processes: auto takes JAXLM_COORDINATOR (HOST:PORT of process 0), JAXLM_NUM_PROCESSES and
+    JAXLM_PROCESS_ID, or what SkyPilot, Open MPI, SLURM, a TPU slice or a Kubernetes Job tell; explicit insists on the
+    three variables; off is one process."""
 
 
 @dataclass(frozen=True)
