@@ -237,6 +237,8 @@ class TrainSettings:
     """Steps between checkpoints; evaluations save one too."""
     log_every: int = _apply(20)
     """Steps between log lines."""
+    max_shard_size: float = _apply(5.0)
+    """Gigabytes (10^9 bytes) of a weight file in the model's directory; a larger model is written in several."""
 
 
 @dataclass(frozen=True)
@@ -264,6 +266,10 @@ class OptimSettings:
 class MeshSettings:
     devices: int | None = _apply(None)
     """How many devices to use; unset: all."""
+    fsdp: int = _apply(1)
+    """Devices over which parameters and optimizer state are split (and rows, too): memory for communication."""
+    tensor: int = _apply(1)
+    """Devices that share heads, feed-forward layers and vocabulary of the same rows; they must be closely connected."""
     distributed: Literal["auto", "off", "explicit"] = _apply("auto")
     """Several processes: auto takes JAXLM_COORDINATOR (HOST:PORT of process 0), JAXLM_NUM_PROCESSES and
     JAXLM_PROCESS_ID, or what SkyPilot, Open MPI, SLURM, a TPU slice or a Kubernetes Job tell; explicit insists on the
@@ -346,6 +352,7 @@ def validate(config: Stage, where: str = "") -> None:
         (train.patience is None or train.patience >= 1, "train.patience", train.patience, "at least 1"),
         (train.checkpoint_every >= 1, "train.checkpoint_every", train.checkpoint_every, "at least 1"),
         (train.log_every >= 1, "train.log_every", train.log_every, "at least 1"),
+        (0 < train.max_shard_size < math.inf, "train.max_shard_size", train.max_shard_size, "above 0"),
         (0 < optim.learning_rate < math.inf, "optim.learning_rate", optim.learning_rate, "above 0"),
         (0 <= optim.warmup < math.inf, "optim.warmup", optim.warmup, "a share below 1, or a number of steps"),
         (0 <= optim.decay < math.inf, "optim.decay", optim.decay, "a share below 1, or a number of steps"),
@@ -378,6 +385,8 @@ def validate(config: Stage, where: str = "") -> None:
         checks += [
             (0 <= config.seed < 2**32, "seed", config.seed, "between 0 and 2^32 - 1"),
             (devices is None or devices >= 1, "mesh.devices", devices, "at least 1"),
+            (config.mesh.fsdp >= 1, "mesh.fsdp", config.mesh.fsdp, "at least 1"),
+            (config.mesh.tensor >= 1, "mesh.tensor", config.mesh.tensor, "at least 1"),
             (
                 not config.compare_from_scratch or config.pretrain is not None,
                 "compare_from_scratch", True, "used together with a pretrain stage",

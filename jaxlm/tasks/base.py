@@ -150,10 +150,11 @@ class Task(abc.ABC):
         return {}
 
     def save(self, directory: Path, config: BertConfig, params: Any) -> None:
-        """Writes config and weights of a trained model; `facts` go with them."""
+        """Writes config and weights of a trained model; `facts` go with them. To be called by every process."""
         facts = {"task": self.name} | self.facts()
         config = dataclasses.replace(config, facts=facts, score_activation=self.score_activation)
-        self.model_class.save_params(directory, config, params)
+        max_shard_size = round(self.stage.train.max_shard_size * 10**9)
+        self.model_class.save_params(directory, config, params, max_shard_size=max_shard_size)
 
     @abc.abstractmethod
     def description(self) -> str:

@@ -13,7 +13,7 @@ from jaxlm.config import Config
 from jaxlm.console import Console, duration
 from jaxlm.models.hub import resolve
 from jaxlm.parallel import distributed
-from jaxlm.parallel.mesh import device_memory_bytes, make_mesh, put_batch
+from jaxlm.parallel.mesh import device_memory_bytes, mesh_for, put_batch
 from jaxlm.training.checkpoint import Checkpoints
 from jaxlm.training.evaluation import Evaluator
 from jaxlm.training.loop import write_model
@@ -24,7 +24,7 @@ _TIMED_STEPS = 2
 
 def dry_run(config: Config, name: str, console: Console) -> None:
     """Walks the road of a config, pre-training and twin included, and leaves nothing behind."""
-    mesh = make_mesh(config.mesh.devices)
+    mesh = mesh_for(config.mesh)
     with contextlib.ExitStack() as cleanup:
         workdir = _scratch(config, cleanup)
         runs = {name: config} if config.pretrain is None else stage_configs(config, workdir)
@@ -102,7 +102,7 @@ def _walk(config: Config, workdir: Path, mesh: Mesh, console: Console, name: str
         state, _ = checkpoints.restore(1, setup.abstract_state())
         checkpoints.close()
     with console.phase(f"{name}: model directory, written and loaded"):
-        write_model(setup, jax.tree.map(np.asarray, state["params"]), workdir / "model", {"train": {"loss": loss}})
+        write_model(setup, state["params"], workdir / "model", {"train": {"loss": loss}})
         distributed.meet("model written")
         setup.task.model_class.from_pretrained(resolve(workdir / "model"))
     console.say(

@@ -9,13 +9,13 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from jaxlm.data.loader import Batches
-from jaxlm.parallel.mesh import by_rows, fetch_rows, put_batch, replicated
+from jaxlm.parallel.mesh import by_rows, fetch_rows, in_context, put_batch, replicated
 from jaxlm.tasks import Task
 from jaxlm.tasks.base import Metrics, Outputs
 
 
 class Evaluator:
-    """A task's evaluation step, compiled once a batch shape."""
+    """A task's evaluation step, compiled once a batch shape; parameters may lie on the mesh in any way."""
 
     def __init__(self, task: Task, graphdef: nnx.GraphDef, mesh: Mesh):
         self._task = task
@@ -23,9 +23,10 @@ class Evaluator:
         whole, rows = replicated(mesh), by_rows(mesh)
 
         def step(params: Any, batch: dict[str, jax.Array]) -> Outputs:
-            return task.evaluate(nnx.merge(graphdef, params), batch)
+            with in_context(mesh):
+                return task.evaluate(nnx.merge(graphdef, params), batch)
 
-        self._step = jax.jit(step, in_shardings=(whole, rows), out_shardings=Outputs(whole, rows, rows))
+        self._step = jax.jit(step, in_shardings=(None, rows), out_shardings=Outputs(whole, rows, rows))
 
     def _run(self, params: Any, batches: Batches, steps: int | None) -> Iterator[tuple[int, Any]]:
         """(step number, device results), one step behind the device so that it never waits for the host."""

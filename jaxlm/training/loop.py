@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from jaxlm.config import TrainSettings
 from jaxlm.console import Console, duration
@@ -205,10 +204,9 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
         "wall_s": wall_s,
         "compile_s": progress.compile_s,
     }
+    with console.phase("writing the model"):
+        write_model(setup, state["params"], workdir / "model", results)
     if writes:
-        params = jax.tree.map(np.asarray, state["params"])
-        with console.phase("writing the model"):
-            write_model(setup, params, workdir / "model", results)
         write_summary(workdir, results)
     if recorder:
         recorder.close()
@@ -218,9 +216,13 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
 
 
 def write_model(setup: Setup, params: Any, directory: Path, results: dict[str, Any]) -> None:
-    """Writes the model directory: weights, config, tokenizer, and a card that says what it is."""
-    setup.tokenizer.save(directory, max_length=setup.config.data.max_length)
-    write_model_card(directory, setup, results)
+    """Writes the model directory: weights, config, tokenizer, and a card that says what it is.
+
+    Every process takes part, since each may have its own part of `params`; the first one writes.
+    """
+    if jax.process_index() == 0:
+        setup.tokenizer.save(directory, max_length=setup.config.data.max_length)
+        write_model_card(directory, setup, results)
     setup.task.save(directory, setup.bert_config, params)
 
 

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxlm.config import Config, fingerprint, flatten
 from jaxlm.console import Console, duration
 from jaxlm.parallel import distributed
-from jaxlm.parallel.mesh import make_mesh
+from jaxlm.parallel.mesh import describe, make_mesh, mesh_for
 from jaxlm.predict import Predictor
 from jaxlm.tasks import TASKS
 from jaxlm.training.identity import identity
@@ -37,10 +37,11 @@ def run(config: Config, name: str, console: Console) -> None:
         console.say(f"this run is finished: {workdir}")
         _report(config, workdir, summary, console)
         return
-    mesh = make_mesh(config.mesh.devices)
+    mesh = mesh_for(config.mesh)
     platform = mesh.devices.flat[0].device_kind
+    laid_out = f", mesh {describe(mesh)}" if mesh.size > 1 else ""
     processes = distributed.describe(mesh.size, config.train.batch_size)
-    console.say(f"{mesh.size} device(s) ({platform}), {processes}; run directory {workdir}")
+    console.say(f"{mesh.size} device(s) ({platform}){laid_out}, {processes}; run directory {workdir}")
     if config.pretrain is None:
         summary = _train_one(config, workdir, name, mesh, console)
     else:
@@ -141,7 +142,7 @@ def _report(config: Config, workdir: Path, summary: dict[str, Any], console: Con
 
 def _show_predictions(config: Config, workdir: Path, split: str, console: Console) -> None:
     """Three held-out rows with what the model says of them."""
-    mesh = make_mesh(1 if jax.process_count() == 1 else config.mesh.devices)
+    mesh = make_mesh(1) if jax.process_count() == 1 else mesh_for(config.mesh)
     predictor = Predictor(str(workdir / "model"), mesh)
     spec = str(getattr(config.data, split))
     task = predictor.task

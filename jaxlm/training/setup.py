@@ -20,9 +20,9 @@ from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, hub
-from jaxlm.parallel.mesh import replicated
+from jaxlm.parallel.mesh import row_shards, row_slice
+from jaxlm.parallel.sharding import check_model, laid_out, put_params, shardings
 from jaxlm.tasks import TASKS, Task
-from jaxlm.training import checkpoint
 from jaxlm.training.corpora import open_corpora, row_batches, uses_prepared_data
 from jaxlm.training.optimizer import make_optimizer
 from jaxlm.training.step import State, initial_state, make_train_step
@@ -51,25 +51,26 @@ class Setup:
         return self.config.train.eval_every or self.batches["train"].steps_per_epoch
 
     def abstract_state(self) -> State:
-        """The training state's shapes on this mesh."""
+        """The training state's shapes, and where they lie on this mesh."""
         params = self.task.model_class.abstract(self.bert_config)[1]
-        state = jax.eval_shape(lambda p: initial_state(p, self.optimizer), params)
-        return checkpoint.abstract(state, replicated(self.mesh))
+        return laid_out(jax.eval_shape(lambda p: initial_state(p, self.optimizer), params), self.mesh)
 
     def initial_state(self) -> State:
-        """The state of step 0: weights from `init` or at random, born on the mesh."""
-        key, whole = jax.random.key(self.config.seed), replicated(self.mesh)
+        """The state of step 0: weights from `init` or at random, born on the mesh, each device with its own part."""
+        key, layout = jax.random.key(self.config.seed), shardings(self.abstract_state(), self.mesh)
         model_class = self.task.model_class
         if self.init is None:
-            make = jax.jit(lambda key: model_class.initial_params(self.bert_config, key), out_shardings=whole)
-            params = make(key)
+            params = jax.jit(
+                lambda key: model_class.initial_params(self.bert_config, key), out_shardings=layout["params"]
+            )(key)
         else:
             loaded = model_class.load_params(self.init, self.bert_config, key, new_heads=self.config.model.new_head)
-            params = jax.device_put(loaded, whole)
-        return jax.jit(lambda p: initial_state(p, self.optimizer), donate_argnums=0, out_shardings=whole)(params)
+            params = put_params(loaded, self.mesh)
+        return jax.jit(lambda p: initial_state(p, self.optimizer), donate_argnums=0, out_shardings=layout)(params)
 
     def compile_train_step(self, number: int = 0) -> jax.stages.Compiled:
         """Compiles the training step for this mesh and the shapes of step `number`, ahead of its batch."""
+        state = self.abstract_state()
         step = make_train_step(
             self.graphdef,
             self.task.loss_weights,
@@ -78,11 +79,12 @@ class Setup:
             seed=self.config.seed,
             micro_batches=self.config.train.micro_batches,
             mesh=self.mesh,
+            layout=shardings(state, self.mesh),
         )
-        processes = jax.process_count()
+        _, processes = row_slice(self.mesh)
         local = self.batches["train"](number)
         shapes = {n: jax.ShapeDtypeStruct((processes * x.shape[0], *x.shape[1:]), x.dtype) for n, x in local.items()}
-        return step.lower(self.abstract_state(), shapes).compile()
+        return step.lower(state, shapes).compile()
 
 
 def set_up(config: Config, mesh: Mesh) -> Setup:
@@ -95,6 +97,7 @@ def set_up(config: Config, mesh: Mesh) -> Setup:
     given = None if init is None else TASKS[config.task].model_class.read_config(init)
     prepare = _from_prepared if uses_prepared_data(config) else _from_tables
     tokenizer, task, bert_config, batches, notes, steps = prepare(config, mesh, init, given)
+    check_model(bert_config, mesh)
     dtype = compute_dtype(config.model.dtype)
     graphdef = task.model_class.abstract(bert_config, dtype)[0]
     weights = None if config.model.random_init else init
@@ -198,6 +201,7 @@ def _batches(
 ) -> Batches:
     training = split == "train"
     micro_batches = config.train.micro_batches if training else 1
+    process, processes = row_slice(mesh)
     return make_batches(
         examples,
         batch_size=config.train.batch_size if training else min(config.train.eval_batch_size, examples.groups),
@@ -205,12 +209,12 @@ def _batches(
         seed=config.seed if training else None,
         row_length=config.data.row_length,
         hidden_size=shape.hidden_size,
-        row_multiple=mesh.size * micro_batches,
+        row_multiple=row_shards(mesh) * micro_batches,
         side_by_side=micro_batches > 1,
         length_multiple=8 if mesh.devices.flat[0].platform == "cpu" else 128,
         finish=lambda batch, step: task.finish(batch, config.seed, step),
-        process=jax.process_index(),
-        processes=jax.process_count(),
+        process=process,
+        processes=processes,
     )
 
 

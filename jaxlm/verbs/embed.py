@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> int:
     from jaxlm.data.digest import digest
     from jaxlm.data.sources import read_table
     from jaxlm.embed import Embedder
-    from jaxlm.parallel.mesh import make_mesh
+    from jaxlm.parallel.mesh import mesh_for
     from jaxlm.tasks.embedding import rounded
 
     texts = list(args.text)
@@ -77,7 +77,7 @@ def run(arguments: list[str]) -> int:
             raise UserError(f"{args.input} has texts in pairs; choose one column with --data.text NAME")
         texts = table.texts
     embedder = Embedder(
-        args.model, make_mesh(args.mesh.devices), batch_size=args.batch_size, max_length=args.data.max_length or None
+        args.model, mesh_for(args.mesh), batch_size=args.batch_size, max_length=args.data.max_length or None
     )
     distributed.agree("texts", digest(texts))
     if args.output:

@@ -38,11 +38,11 @@ def run(arguments: list[str]) -> int:
     import jax
 
     from jaxlm.atomic import write_atomically
-    from jaxlm.parallel.mesh import make_mesh
+    from jaxlm.parallel.mesh import mesh_for
     from jaxlm.predict import Predictor
 
     predictor = Predictor(
-        args.model, make_mesh(args.mesh.devices), batch_size=args.batch_size, max_length=args.data.max_length or None,
+        args.model, mesh_for(args.mesh), batch_size=args.batch_size, max_length=args.data.max_length or None,
         bad_rows=args.data.bad_rows,
     )  # fmt: skip
     table = predictor.task.read(args.data.test, "test", args.data, known_labels=predictor.labels)

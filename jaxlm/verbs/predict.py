@@ -55,12 +55,12 @@ def run(arguments: list[str]) -> int:
     import jax
 
     from jaxlm.atomic import write_atomically
-    from jaxlm.parallel.mesh import make_mesh
+    from jaxlm.parallel.mesh import mesh_for
     from jaxlm.predict import Predictor
 
     texts = () if args.input else args.text or sys.stdin.buffer.read().split(b"\n")
     predictor = Predictor(
-        args.model, make_mesh(args.mesh.devices), batch_size=args.batch_size, max_length=args.data.max_length or None
+        args.model, mesh_for(args.mesh), batch_size=args.batch_size, max_length=args.data.max_length or None
     )
     task = predictor.task
     if args.input:

@@ -82,10 +82,10 @@ def run(arguments: list[str]) -> int:
 
     from jaxlm.embed import Embedder
     from jaxlm.models import hub
-    from jaxlm.parallel.mesh import make_mesh
+    from jaxlm.parallel.mesh import mesh_for
     from jaxlm.search.index import Index, sha256_of_model
 
-    mesh = make_mesh(args.mesh.devices)
+    mesh = mesh_for(args.mesh)
 
     @functools.cache
     def embedder(name: str, max_length: int | None) -> Embedder:
