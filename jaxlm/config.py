@@ -303,6 +303,10 @@ class MeshSettings:
     """Devices over which parameters and optimizer state are split (and rows, too): memory for communication."""
     tensor: int = _apply(1)
     """Devices that share heads, feed-forward layers and vocabulary of the same rows; they must be closely connected."""
+    distributed: Literal["auto", "off", "explicit"] = _apply("auto")
+    """Several processes: auto takes JAXLM_COORDINATOR (HOST:PORT of process 0), JAXLM_NUM_PROCESSES and
+    JAXLM_PROCESS_ID, or what SkyPilot, Open MPI, SLURM, a TPU slice or a Kubernetes Job tell; explicit insists on the
+    three variables; off is one process."""
 
 
 @dataclass(frozen=True)

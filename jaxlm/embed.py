@@ -15,8 +15,10 @@ from jaxlm.data.packing import Layout, plan
 from jaxlm.data.tokenizer import Encoded, TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import SentenceEncoder, hub
+from jaxlm.parallel import distributed
 from jaxlm.parallel.mesh import by_rows, fetch_rows, in_context, put_batch, row_shards, row_slice
 from jaxlm.parallel.sharding import check_model, put_params
+from jaxlm.search.index import sha256_of_model
 from jaxlm.tasks.embedding import sentence_vectors
 
 log = logging.getLogger("jaxlm")
@@ -49,6 +51,8 @@ class Embedder:
         dtype: Any = jnp.float32,
     ):  # fmt: skip
         directory = hub.resolve(name_or_dir)
+        if jax.process_count() > 1:
+            distributed.agree(name_or_dir, sha256_of_model(directory))
         self.config = SentenceEncoder.read_config(directory)
         self.tokenizer = TextTokenizer.load(directory)
         self.max_length = text_length(self.config, self.tokenizer, max_length)

@@ -14,8 +14,10 @@ from jaxlm.data.loader import Examples, make_batches
 from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.models import BertConfig, hub
+from jaxlm.parallel import distributed
 from jaxlm.parallel.mesh import row_shards, row_slice
 from jaxlm.parallel.sharding import check_model, put_params
+from jaxlm.search.index import sha256_of_model
 from jaxlm.tasks import Task, task_of
 from jaxlm.tasks.base import Metrics
 from jaxlm.training.evaluation import Evaluator
@@ -47,6 +49,8 @@ class Predictor:
         kind: type[Task] | None = None,
     ):  # fmt: skip
         directory = hub.resolve(name_or_dir)
+        if jax.process_count() > 1:
+            distributed.agree(name_or_dir, sha256_of_model(directory))
         kind = kind or task_of(directory, BertConfig.from_json(directory / "config.json"))
         self.config = kind.model_class.read_config(directory)
         check_model(self.config, mesh)
@@ -70,6 +74,8 @@ class Predictor:
     def _outputs(self, examples: Examples) -> tuple[Any, Any]:
         for remark in examples.remarks:
             log.info("%s: %s", examples.source, remark)
+        if jax.process_count() > 1:
+            distributed.agree(f"what is in {examples.source}", examples.digest())
         longest = int(examples.lengths.max())
         process, processes = row_slice(self._mesh)
         batches = make_batches(

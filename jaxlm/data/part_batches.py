@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxlm.data.digest import digest
 from jaxlm.data.loader import Batch, Batches, Examples
 
 
@@ -39,6 +40,10 @@ class PartBatches:
         """Examples of a step, over all parts and processes."""
         return sum(own.count(step) for own in self.parts.values())
 
+    def digest(self) -> str:
+        """As `Batches.digest`, of all parts."""
+        return digest([[name, own.digest()] for name, own in self.parts.items()])
+
     def describe_examples(self, step: int, most: int = 8) -> str:
         """Where a step's examples came from, for a message."""
         return "; ".join(f"{name}: {own.describe_examples(step, most)}" for name, own in self.parts.items())
@@ -63,6 +68,10 @@ class PartsInTurn:
     @property
     def examples(self) -> dict[str, Examples]:
         return {name: own.examples for name, own in self.parts.items()}
+
+    def digest(self) -> str:
+        """As `Batches.digest`, of all parts."""
+        return digest([[name, own.digest()] for name, own in self.parts.items()])
 
     def _at(self, step: int) -> tuple[str, int]:
         """The part that a step belongs to, and which of its own steps it is."""

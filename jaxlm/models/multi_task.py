@@ -17,7 +17,7 @@ from jaxlm.models.hub import PretrainedModel
 from jaxlm.models.intent_slots import BertForIntentAndSlots
 from jaxlm.models.weights import MAX_SHARD_SIZE
 
-_CLASSES: dict[str | None, type[PretrainedModel]] = {
+_CLASSES: dict[str, type[PretrainedModel]] = {
     kind.__name__: kind
     for kind in (
         BertForSequenceClassification,
@@ -31,8 +31,12 @@ _CLASSES: dict[str | None, type[PretrainedModel]] = {
 class Head(NamedTuple):
     """A model that reads the shared encoder; its config is the encoder's, with labels of its own."""
 
-    model: type[PretrainedModel]
+    architecture: str  # one of _CLASSES
     config: BertConfig
+
+    @property
+    def model(self) -> type[PretrainedModel]:
+        return _CLASSES[self.architecture]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,9 +97,9 @@ class MultiTaskBert(PretrainedModel):
             own = BertConfig.from_json(directory / name / "config.json")
             if own.architecture not in _CLASSES:
                 raise CheckpointError(
-                    f"{directory / name} is a {own.architecture}; one of {', '.join(map(str, _CLASSES))} is meant"
+                    f"{directory / name} is a {own.architecture}; one of {', '.join(_CLASSES)} is meant"
                 )
-            heads[name] = Head(_CLASSES[own.architecture], own)
+            heads[name] = Head(own.architecture, own)
         return SharedConfig.of(config, heads)
 
     @classmethod
@@ -114,9 +118,9 @@ class MultiTaskBert(PretrainedModel):
         parts = jax.jit(lambda key: cls.initial_params(shared, key)["parts"])(key)
         for number, (name, head) in enumerate(shared.heads.items()):
             if name in saved:
-                if saved[name].model is not head.model:
+                if saved[name].architecture != head.architecture:
                     raise CheckpointError(
-                        f"{directory / name} is a {saved[name].model.__name__}, a {head.model.__name__} is asked for; "
+                        f"{directory / name} is a {saved[name].architecture}, a {head.architecture} is asked for; "
                         "--model.new_head starts new heads"
                     )
                 parts[number] = head.model.load_params(directory / name, head.config, key)

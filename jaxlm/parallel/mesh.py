@@ -190,9 +190,10 @@ def fetch_rows(array: jax.Array) -> np.ndarray:
     from jax.experimental import multihost_utils
 
     rows = np.asarray(multihost_utils.process_allgather(array, tiled=True))
-    if not isinstance(array.sharding, NamedSharding):
+    mesh = array.sharding.mesh if isinstance(array.sharding, NamedSharding) else None
+    if not isinstance(mesh, Mesh):
         raise TypeError(f"an array over a mesh is meant, not one of {array.sharding}")
-    order, _ = _owners(array.sharding.mesh)
+    order, _ = _owners(mesh)
     return rows.reshape(len(order), -1, *rows.shape[1:])[order].reshape(rows.shape)
 
 

@@ -55,7 +55,7 @@ class MultiTask(Task):
 
     def configure(self, config: BertConfig) -> BertConfig:
         heads = {
-            name: Head(part.model_class, part.configure(shape_of_head(config, name)))
+            name: Head(part.model_class.__name__, part.configure(shape_of_head(config, name)))
             for name, part in self.parts.items()
         }
         return SharedConfig.of(config, heads)

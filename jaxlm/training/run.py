@@ -8,12 +8,14 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from jaxlm.config import Config, as_part, fingerprint
+from jaxlm.config import Config, as_part, fingerprint, flatten
 from jaxlm.console import Console, duration
 from jaxlm.models import BertConfig
+from jaxlm.parallel import distributed
 from jaxlm.parallel.mesh import describe, make_mesh, mesh_for
 from jaxlm.predict import Predictor
 from jaxlm.tasks import TASKS
+from jaxlm.training.identity import identity
 from jaxlm.training.loop import train
 from jaxlm.training.plots import plot_losses
 from jaxlm.training.records import check_workdir, read_summary, scalars, write_config, write_summary
@@ -27,31 +29,33 @@ def run(config: Config, name: str, console: Console) -> None:
       name: the preset's name; with a hash of the settings it is the default directory.
     """
     workdir = Path(config.workdir or f"runs/{name}-{fingerprint(config)}")
+    distributed.agree("settings", flatten(config))
+    distributed.check_shared(workdir)
     applied = check_workdir(workdir, config)
     for change in applied:
         console.say(f"changed setting, applied: {change}")
-    if (summary := read_summary(workdir)) is not None:
+    if (summary := distributed.of_first("summary", read_summary(workdir))) is not None:
         console.say(f"this run is finished: {workdir}")
         _report(config, workdir, summary, console)
         return
     mesh = mesh_for(config.mesh)
     platform = mesh.devices.flat[0].device_kind
     laid_out = f", mesh {describe(mesh)}" if mesh.size > 1 else ""
-    console.say(
-        f"{mesh.size} device(s) ({platform}){laid_out}, {jax.process_count()} process(es); run directory {workdir}"
-    )
+    processes = distributed.describe(mesh.size, config.train.batch_size)
+    console.say(f"{mesh.size} device(s) ({platform}){laid_out}, {processes}; run directory {workdir}")
     if config.pretrain is None:
         summary = _train_one(config, workdir, name, mesh, console)
     else:
         summary = _train_stages(config, workdir, mesh, console)
-    if jax.process_index() == 0:
-        _report(config, workdir, summary, console)
+    _report(config, workdir, summary, console)
 
 
 def prepare(config: Config, mesh: Mesh, console: Console, name: str) -> Setup:
     """Reads data and model, and says what they are."""
     with console.phase(f"{name}: reading data and model"):
         setup = set_up(config, mesh)
+        if jax.process_count() > 1:
+            distributed.agree(f"{name}: data and model", identity(setup))
     for note in setup.notes:
         console.say(f"{name}: {note}")
     shape = setup.bert_config
@@ -80,7 +84,7 @@ def stage_configs(config: Config, workdir: Path) -> dict[str, Config]:
 
 def _train_one(config: Config, workdir: Path, name: str, mesh: Mesh, console: Console) -> dict[str, Any]:
     check_workdir(workdir, config)
-    if (summary := read_summary(workdir)) is not None:
+    if (summary := distributed.of_first("summary", read_summary(workdir))) is not None:
         return summary
     summary = train(prepare(config, mesh, console, name), workdir, console, name)
     if jax.process_index() == 0:
@@ -100,6 +104,7 @@ def _train_stages(config: Config, workdir: Path, mesh: Mesh, console: Console) -
         plot_losses({name: workdir / name for name in runs}, workdir / "loss.png")
         _copy_directory(workdir / "finetune" / "model", workdir / "model")
         write_summary(workdir, summary)
+    distributed.meet("all stages written")
     return summary
 
 
@@ -153,7 +158,8 @@ def _show_predictions(config: Config, model: Path, split: str, console: Console)
     spec = getattr(config.data, split)
     if spec is None:
         return
-    predictor = Predictor(str(model), make_mesh(1))
+    mesh = make_mesh(1) if jax.process_count() == 1 else mesh_for(config.mesh)
+    predictor = Predictor(str(model), mesh)
     task = predictor.task
     table = task.read(spec, split, config.data, known_labels=predictor.labels)
     table = table.choose([len(table) * part // 4 for part in (1, 2, 3)])

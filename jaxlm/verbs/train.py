@@ -1,10 +1,13 @@
 """`python -m jaxlm train CONFIG`: trains, evaluates and writes a model."""
 
+import signal
 from pathlib import Path
 
 from jaxlm.config import Config, flatten, validate
 from jaxlm.errors import UserError
 from jaxlm.flags import by_name, parse, preset
+from jaxlm.parallel import distributed
+from jaxlm.parallel.hub import PREEMPTED
 from jaxlm.startup import start_jax
 
 
@@ -20,19 +23,21 @@ def run(arguments: list[str]) -> int:
     path, *rest = arguments
     config = parse(Config, rest, f"python -m jaxlm train {path}", preset(path))
     validate(config)
+    distributed.join(config.mesh)
     _check_files(config)
-    console = start_jax()
+    console = start_jax(config.mesh)
 
     from jaxlm.training.dry_run import dry_run
-    from jaxlm.training.loop import Interrupted
     from jaxlm.training.run import run as run_config
+    from jaxlm.training.stopping import Interrupted
 
     name = Path(path).stem
     try:
-        dry_run(config, name, console) if config.dry_run else run_config(config, name, console)
+        with distributed.leave_on_sigterm():
+            dry_run(config, name, console) if config.dry_run else run_config(config, name, console)
     except Interrupted as stop:
         console.say(str(stop))
-        return 128 + stop.signal_number
+        return PREEMPTED if stop.signal_number == signal.SIGTERM else 128 + stop.signal_number
     return 0
 
 

@@ -41,6 +41,7 @@ from jaxlm.models.multi_task import MultiTaskBert, SharedConfig
 from jaxlm.parallel.mesh import by_rows, in_context, mesh_for, put_batch
 from jaxlm.parallel.sharding import shardings
 from jaxlm.training import loop
+from jaxlm.training.identity import identity
 from jaxlm.training.setup import Setup, set_up
 
 from ..conftest import make_sentences, write_tsv
@@ -191,6 +192,13 @@ def test_batch_sizes_are_the_parts_shares_and_an_epoch_shows_every_example(confi
         assert sorted(number for found in seen for number in found[found >= 0]) == list(range(size))
     assert "mood train: 12 examples" in setup.notes[0]
     assert "2 of them a step, each 1 times an epoch" in setup.notes[0]
+
+
+def test_processes_can_tell_that_they_read_the_same_parts(config: Config) -> None:
+    names = dataclasses.replace(config.parts[1].data, max_length=12)
+    one, same, other = [identity(ready(of)) for of in (config, config, changed(config, 1, data=names))]
+    assert one == same
+    assert {name for name, digest in one.items() if digest != other[name]} == {"train", "dev"}
 
 
 def curve(workdir: Path) -> list[tuple[int, str, float]]:
