@@ -65,12 +65,14 @@ class Setup:
         """The run as one of its parts sees it: what is written of a part is what a run of its own would write."""
         if not (isinstance(self.task, MultiTask) and isinstance(self.bert_config, SharedConfig)):
             raise TypeError(f"task {self.task.name} has no parts")
+        others = ", ".join(other.name for other in self.config.parts if other != part)
+        notes = [note.removeprefix(f"{part.name} ") for note in self.notes if note.startswith(f"{part.name} ")]
         return dataclasses.replace(
             self,
             config=as_part(self.config, part),
             task=self.task.parts[part.name],
             bert_config=self.bert_config.heads[part.name].config,
-            notes=[note.removeprefix(f"{part.name} ") for note in self.notes if note.startswith(f"{part.name} ")],
+            notes=[*notes, f"trained on one encoder with other tasks: {others}"],
         )
 
     def initial_state(self) -> State:

@@ -270,7 +270,7 @@ def test_every_part_is_a_model_of_its_own(
                 assert value == pytest.approx(summary["dev"][f"{part.name}/{name}"], abs=1e-5)
         card = Path(model, "README.md").read_text()
         assert f"{summary['dev'][f'{part.name}/loss']:.4g}" in card
-        assert "PATH_OF_THIS_DIRECTORY" in card
+        assert "trained on one encoder with other tasks: " in card
         kind = AutoModelForTokenClassification if part.name == "names" else AutoModelForSequenceClassification
         reference, tokenizer = kind.from_pretrained(model).eval(), AutoTokenizer.from_pretrained(model)
         inputs = tokenizer("a good and lovely film", return_tensors="pt")
