@@ -124,7 +124,8 @@ def _report(config: Config, workdir: Path, summary: dict[str, Any], console: Con
         console.say(f"{judged}: " + ", ".join(f"{k} {v:.4g}" for k, v in scalars(summary[judged]).items()))
     if judged and "from_scratch" in summary:
         metrics, scratch = summary[judged], summary["from_scratch"][judged]
-        metric = config.train.metric or TASKS[config.task].metrics_to_judge_by[0]
+        judges = (config.train.metric, *TASKS[config.task].metrics_to_judge_by)
+        metric = next(name for name in judges if name in metrics)  # some tasks have other metrics for other data
         console.say(f"held-out {metric}, pre-trained:           {metrics[metric]:.3f}")
         console.say(f"held-out {metric}, without pre-training:  {scratch[metric]:.3f}")
         if "majority_accuracy" in metrics:
