@@ -173,7 +173,7 @@ def describe(devices: int, batch_size: int) -> str:
         return _cluster.source if _cluster is not None else "one process"
     assert _cluster is not None
     count = _cluster.processes
-    share = f"{devices // count} device(s) and {batch_size / count:g} examples a step"
+    share = f"{devices // count} device(s) and {round(batch_size / count, 1):g} examples a step"
     return f"{count} processes ({_cluster.source}) of {share} each"
 
 

@@ -29,7 +29,7 @@ from jaxlm.training.flops import model_flops_utilization
 from jaxlm.training.model_card import write_model_card
 from jaxlm.training.optimizer import learning_rate_schedule
 from jaxlm.training.records import Recorder, scalars, write_config, write_summary
-from jaxlm.training.setup import Setup, compute_dtype
+from jaxlm.training.setup import Setup, compute_dtype, trains_tokenizer
 from jaxlm.training.step import State
 from jaxlm.training.stopping import Interrupted, StopRequest
 
@@ -76,6 +76,8 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
     workdir.mkdir(parents=True, exist_ok=True)
     if writes:
         write_config(workdir, config)
+        if trains_tokenizer(config):
+            setup.tokenizer.save(workdir / "tokenizer", max_length=config.data.max_length)
     checkpoints = Checkpoints(workdir / "checkpoints", task.larger_is_better)
     progress = Progress()
     if (found := checkpoints.latest()) is not None:

@@ -19,7 +19,7 @@ from jaxlm.training.identity import identity
 from jaxlm.training.loop import train
 from jaxlm.training.plots import plot_losses
 from jaxlm.training.records import check_workdir, read_summary, scalars, write_config, write_summary
-from jaxlm.training.setup import Setup, set_up
+from jaxlm.training.setup import Setup, set_up, trains_tokenizer
 
 
 def run(config: Config, name: str, console: Console) -> None:
@@ -50,10 +50,15 @@ def run(config: Config, name: str, console: Console) -> None:
     _report(config, workdir, summary, console)
 
 
-def prepare(config: Config, mesh: Mesh, console: Console, name: str) -> Setup:
-    """Reads data and model, and says what they are."""
+def prepare(config: Config, mesh: Mesh, console: Console, name: str, kept: Path | None = None) -> Setup:
+    """Reads data and model, and says what they are.
+
+    Args:
+      kept: the tokenizer that an earlier start of this run has made, where it makes its own.
+    """
     with console.phase(f"{name}: reading data and model"):
-        setup = set_up(config, mesh)
+        setup = set_up(config if kept is None else _with_tokenizer(config, kept), mesh)
+        setup = dataclasses.replace(setup, config=config)
         if jax.process_count() > 1:
             distributed.agree(f"{name}: data and model", identity(setup))
     for note in setup.notes:
@@ -64,6 +69,10 @@ def prepare(config: Config, mesh: Mesh, console: Console, name: str) -> Setup:
         f"vocabulary {shape.vocab_size}; {setup.steps} steps"
     )
     return setup
+
+
+def _with_tokenizer(config: Config, directory: Path) -> Config:
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, tokenizer=str(directory)))
 
 
 def stage_configs(config: Config, workdir: Path) -> dict[str, Config]:
@@ -86,7 +95,10 @@ def _train_one(config: Config, workdir: Path, name: str, mesh: Mesh, console: Co
     check_workdir(workdir, config)
     if (summary := distributed.of_first("summary", read_summary(workdir))) is not None:
         return summary
-    summary = train(prepare(config, mesh, console, name), workdir, console, name)
+    made = workdir / "tokenizer"
+    kept = distributed.of_first("tokenizer", (made / "vocab.txt").is_file())  # the last of its files
+    setup = prepare(config, mesh, console, name, made if kept and trains_tokenizer(config) else None)
+    summary = train(setup, workdir, console, name)
     if jax.process_index() == 0:
         plot_losses({name: workdir}, workdir / "loss.png")
     return summary

@@ -25,6 +25,7 @@ from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, hub
 from jaxlm.models.multi_task import SharedConfig, shape_of_head
+from jaxlm.parallel import distributed
 from jaxlm.parallel.mesh import row_shards, row_slice
 from jaxlm.parallel.sharding import check_model, laid_out, put_params, shardings
 from jaxlm.tasks import TASKS, MultiTask, Task
@@ -240,6 +241,11 @@ def _from_prepared(config: Config, mesh: Mesh, init: Path | None, given: BertCon
     return tokenizer, task, task.configure(shape), dict(batches), notes, batches["train"].steps
 
 
+def trains_tokenizer(config: Config) -> bool:
+    """Whether a run makes a tokenizer of its own, which it has to keep: the next start would make another."""
+    return config.data.tokenizer is None and config.model.init is None and not uses_prepared_data(config)
+
+
 def compute_dtype(setting: str) -> Any:
     """`auto` is bfloat16 where the hardware multiplies it (TPU, GPU) and float32 on CPU."""
     if setting == "auto":
@@ -254,7 +260,10 @@ def _tokenizer(config: Config, init: Path | None, train: Sequence[Table]) -> Tex
         return TextTokenizer.load(init)
     # Many questions may share a context.
     texts = itertools.chain.from_iterable(itertools.chain(of.texts, dict.fromkeys(of.pairs or ())) for of in train)
-    return TextTokenizer.train(texts, config.data.vocab_size, config.data.lowercase)
+    trained = None  # by one process for all: two would learn two vocabularies
+    if jax.process_index() == 0:
+        trained = TextTokenizer.train(texts, config.data.vocab_size, config.data.lowercase).to_json()
+    return TextTokenizer.from_json(distributed.of_first("tokenizer", trained))
 
 
 def _shape(
