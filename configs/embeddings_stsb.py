@@ -4,8 +4,9 @@
 
 The regression objective of Sentence-BERT (Reimers and Gurevych 2019, sections 3 and 4.2): mean pooling, the cosine of a
 pair learns its score. Aims at their Spearman correlation on the benchmark's test set, 84.67 +- 0.19 (Table 2,
-SBERT-STSb-base); GLUE's data, read here, withholds the test scores, and dev comes out about 2 higher. Needs the network
-once, for the weights and the data; a minute on a GPU. With own files, columns sentence1, sentence2 and score:
+SBERT-STSb-base); GLUE's data, read here, withholds the test scores, and dev comes out about 2 higher.
+`--embedding.loss cosent` learns the order of the scores instead (Su 2022). Needs the network once, for the weights and
+the data; a minute on a GPU. With own files, columns sentence1, sentence2 and score:
 
     python -m jaxlm train configs/embeddings_stsb.py --data.train train.tsv --data.dev dev.tsv
     python -m jaxlm evaluate runs/MINE/model --data.test sts-test.tsv --data.text 5 --data.text_pair 6 --data.label 4

@@ -6,9 +6,11 @@ import importlib
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 
 from jaxlm.errors import NonFiniteLoss, UserError
+from jaxlm.parallel import distributed
 
 VERBS = {
     "train": "CONFIG [--section.name VALUE ...]   train, evaluate and write a model",
@@ -37,7 +39,8 @@ def _checkpoint_errors() -> Iterator[None]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a verb. Returns 0, 2 for the user's input, 1 for a run that went wrong, 128 + N after signal N."""
+    """Runs a verb. Returns 0, 2 for the user's input, 1 for a run that went wrong, 75 after SIGTERM, which is to be
+    started again, and 130 after Ctrl-C; of several processes, all the same."""
     verb, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if verb in ("-h", "--help", "help"):
         print("python -m jaxlm VERB ...; --help after a verb tells more\n")
@@ -50,19 +53,24 @@ def main(arguments: list[str] | None = None) -> int:
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(VERBS)}"
             raise UserError(f"there is no verb {verb}; {hint}")
         with _checkpoint_errors():
-            return importlib.import_module(f"jaxlm.verbs.{verb.replace('-', '_')}").run(rest)
+            code: int = importlib.import_module(f"jaxlm.verbs.{verb.replace('-', '_')}").run(rest)
+        distributed.leave()
+        return code
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return distributed.fail(2, str(error))
     except NonFiniteLoss as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return distributed.fail(1, str(error))
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+        return distributed.fail(130, "stopped")
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        distributed.leave()
         return 0
+    except Exception as error:
+        if distributed.member() is None:
+            raise
+        traceback.print_exc()  # a process that waited at its exit for the others, which wait for it, would hang
+        return distributed.fail(1, f"{type(error).__name__}: {error}", error)
     finally:
         logger = logging.getLogger("jaxlm")
         logger.handlers.clear()

@@ -9,8 +9,9 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_args
 
 from jaxlm.errors import UserError
 
@@ -23,7 +24,17 @@ TaskName = Literal[
     "question_answering",
     "embedding",
     "ranking",
+    "multi_task",
     "masked_lm",
+]
+PartTask = Literal[
+    "classification",
+    "regression",
+    "multi_label",
+    "token_classification",
+    "intent_slots",
+    "question_answering",
+    "ranking",
 ]
 
 
@@ -173,28 +184,50 @@ class RankingSettings:
 class EmbeddingSettings:
     """How texts become vectors, and what these learn (task embedding)."""
 
-    loss: Literal["contrastive", "cosine"] = "contrastive"
+    loss: Literal["contrastive", "cosine", "cosent"] = "contrastive"
     """contrastive: tell the second text of a pair from those of all other pairs in the batch, and from the negatives
     (MultipleNegativesRankingLoss of sentence-transformers). cosine: the cosine of a pair's vectors is its score, by
-    mean squared error (its CosineSimilarityLoss)."""
+    mean squared error (its CosineSimilarityLoss). cosent: of two pairs in the batch, the one with the higher score has
+    the higher cosine (its CoSENTLoss)."""
     pooling: Literal["mean", "cls"] | None = None
     """The mean of a text's tokens, or its first one; unset: what `model.init` says, or the mean."""
     normalize: bool | None = None
     """Whether vectors have length 1; unset: what `model.init` says, or no."""
     scale: float = 20.0
-    """Of the cosines in a contrastive loss: 1 / temperature."""
+    """Of the cosines in a contrastive loss or in cosent: 1 / temperature."""
     symmetric: bool = False
     """Of a contrastive loss: also tell the first text from those of the other pairs, and take the mean of both."""
     positive: str | None = None
     """Label of the pairs that belong together, where a contrastive loss is to learn from labelled ones; the others are
     left out, and counted."""
     lowest: float | None = None
-    """The score that is cosine 0; unset: the lowest of the training data."""
+    """The score that is cosine 0, to loss cosine; unset: the lowest of the training data. Lower ones are errors."""
     highest: float | None = None
-    """The score that is cosine 1; unset: the highest of the training data."""
+    """The score that is cosine 1, to loss cosine; unset: the highest of the training data. Higher ones are errors."""
     candidates: int = _apply(64)
     """Pairs without scores are evaluated in blocks of so many rows of the file: each first text looks for its own
     second text among those of its block."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the tasks that share an encoder (task multi_task); `--parts.NAME.data.train FILE` sets what is in it."""
+
+    name: str = ""
+    """Of the part: in flags, metrics, and as its directory in the model's. Small letters, digits and _."""
+    task: PartTask = "classification"
+    data: DataSettings = DataSettings()
+    """Its files, columns and lengths; the tokenizer is that of the run's `data`."""
+    labels: LabelSettings = LabelSettings()
+    tags: TagSettings = TagSettings()
+    qa: AnswerSettings = AnswerSettings()
+    ranking: RankingSettings = RankingSettings()
+    weight: float = 1.0
+    """What the mean of its losses counts in the sum over the parts."""
+    batch_size: int | None = None
+    """Its examples a step. Unset: of train.batch_size the share that the part has of all examples, at least 1."""
+    metric: str | None = None
+    """Metric of dev that the part brings into the mean over the parts; unset: the task's own."""
 
 
 @dataclass(frozen=True)
@@ -237,6 +270,8 @@ class TrainSettings:
     """Steps between checkpoints; evaluations save one too."""
     log_every: int = _apply(20)
     """Steps between log lines."""
+    max_shard_size: float = _apply(5.0)
+    """Gigabytes (10^9 bytes) of a weight file in the model's directory; a larger model is written in several."""
 
 
 @dataclass(frozen=True)
@@ -264,6 +299,14 @@ class OptimSettings:
 class MeshSettings:
     devices: int | None = _apply(None)
     """How many devices to use; unset: all."""
+    fsdp: int = _apply(1)
+    """Devices over which parameters and optimizer state are split (and rows, too): memory for communication."""
+    tensor: int = _apply(1)
+    """Devices that share heads, feed-forward layers and vocabulary of the same rows; they must be closely connected."""
+    distributed: Literal["auto", "off", "explicit"] = _apply("auto")
+    """Several processes: auto takes JAXLM_COORDINATOR (HOST:PORT of process 0), JAXLM_NUM_PROCESSES and
+    JAXLM_PROCESS_ID, or what SkyPilot, Open MPI, SLURM, a TPU slice or a Kubernetes Job tell; explicit insists on the
+    three variables; off is one process."""
 
 
 @dataclass(frozen=True)
@@ -279,6 +322,8 @@ class Stage:
     qa: AnswerSettings = AnswerSettings()
     ranking: RankingSettings = RankingSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
+    parts: tuple[Part, ...] = ()
+    """The tasks that share an encoder (task multi_task)."""
     train: TrainSettings = TrainSettings()
     optim: OptimSettings = OptimSettings()
 
@@ -300,12 +345,28 @@ class Config(Stage):
     """After a run with `pretrain`: the same run from random weights, in WORKDIR/from_scratch, and a report of both."""
 
 
+_OF_THE_RUN = ("tokenizer", "vocab_size", "lowercase")  # in DataSettings, what parts share
+S = TypeVar("S", bound=Stage)
+
+
+def as_part(config: S, part: Part) -> S:
+    """The settings that one part of a run would have as a run of its own."""
+    shared = {name: getattr(config.data, name) for name in _OF_THE_RUN}
+    train = dataclasses.replace(config.train, batch_size=part.batch_size or config.train.batch_size, metric=part.metric)
+    return dataclasses.replace(
+        config, task=part.task, parts=(), data=dataclasses.replace(part.data, **shared), labels=part.labels,
+        tags=part.tags, qa=part.qa, ranking=part.ranking, train=train,
+    )  # fmt: skip
+
+
 def validate(config: Stage, where: str = "") -> None:
     """Checks what can be checked without reading data.
 
     Raises:
       UserError: a setting is out of range or missing; the message names the flag.
     """
+    if config.parts and config.task != "multi_task":
+        raise UserError(f"--{where}task is {config.task}; parts are for multi_task")
     train, optim, data, model, objective = config.train, config.optim, config.data, config.model, config.objective
     threshold, tags, qa = config.labels.threshold, config.tags, config.qa
     ranking, embedding = config.ranking, config.embedding
@@ -342,6 +403,7 @@ def validate(config: Stage, where: str = "") -> None:
         (train.patience is None or train.patience >= 1, "train.patience", train.patience, "at least 1"),
         (train.checkpoint_every >= 1, "train.checkpoint_every", train.checkpoint_every, "at least 1"),
         (train.log_every >= 1, "train.log_every", train.log_every, "at least 1"),
+        (0 < train.max_shard_size < math.inf, "train.max_shard_size", train.max_shard_size, "above 0"),
         (0 < optim.learning_rate < math.inf, "optim.learning_rate", optim.learning_rate, "above 0"),
         (0 <= optim.warmup < math.inf, "optim.warmup", optim.warmup, "a share below 1, or a number of steps"),
         (0 <= optim.decay < math.inf, "optim.decay", optim.decay, "a share below 1, or a number of steps"),
@@ -357,7 +419,10 @@ def validate(config: Stage, where: str = "") -> None:
             "data.row_length", data.row_length, f"at least data.max_length ({data.max_length})",
         ),
         (0 <= data.validation < 1, "data.validation", data.validation, "in [0, 1)"),
-        (data.train is not None or bool(data.mixture), "data.train", data.train, "a file, tfds:NAME or hf:NAME"),
+        (
+            data.train is not None or bool(data.mixture) or config.task == "multi_task",
+            "data.train", data.train, "a file, tfds:NAME or hf:NAME",
+        ),
     ]  # fmt: skip
     if config.task == "question_answering":
         least = qa.max_question_length + qa.stride + 3
@@ -374,6 +439,8 @@ def validate(config: Stage, where: str = "") -> None:
         checks += [
             (0 <= config.seed < 2**32, "seed", config.seed, "between 0 and 2^32 - 1"),
             (devices is None or devices >= 1, "mesh.devices", devices, "at least 1"),
+            (config.mesh.fsdp >= 1, "mesh.fsdp", config.mesh.fsdp, "at least 1"),
+            (config.mesh.tensor >= 1, "mesh.tensor", config.mesh.tensor, "at least 1"),
             (
                 not config.compare_from_scratch or config.pretrain is not None,
                 "compare_from_scratch", True, "used together with a pretrain stage",
@@ -387,10 +454,12 @@ def validate(config: Stage, where: str = "") -> None:
             raise UserError(f"--{where}{name} is {value}; it must be {rule}")
     if config.task == "embedding":
         _validate_embedding(embedding, train, where)
+    if config.task == "multi_task":
+        _validate_parts(config, where)
     if model.random_init and model.init is None:
         raise UserError(f"--{where}model.random_init takes its shape from --{where}model.init, which is not set")
     for name in ("patience", "target"):
-        if getattr(train, name) is not None and data.dev is None:
+        if getattr(train, name) is not None and not any(of.dev for of in (data, *(part.data for part in config.parts))):
             raise UserError(f"--{where}train.{name} needs --{where}data.dev to judge by")
     for number, phase in enumerate(train.phases):
         for name, least in (("steps", 1), ("max_length", 5), ("batch_size", 1), ("learning_rate", 0)):
@@ -409,12 +478,14 @@ def validate(config: Stage, where: str = "") -> None:
 
 def _validate_embedding(embedding: EmbeddingSettings, train: TrainSettings, where: str) -> None:
     contrastive = embedding.loss == "contrastive"
-    if contrastive and train.batch_size < 2:
-        raise UserError(f"--{where}train.batch_size is 1; a contrastive loss takes the other pairs as negatives")
-    if contrastive and train.micro_batches > 1:
+    if embedding.loss != "cosine" and train.batch_size < 2:
         raise UserError(
-            f"--{where}train.micro_batches is {train.micro_batches}; a contrastive loss compares all texts of a batch, "
-            f"which micro-batches would part: use more devices, a smaller --{where}train.batch_size, or "
+            f"--{where}train.batch_size is 1; a {embedding.loss} loss compares each pair of a batch with the others"
+        )
+    if embedding.loss != "cosine" and train.micro_batches > 1:
+        raise UserError(
+            f"--{where}train.micro_batches is {train.micro_batches}; a {embedding.loss} loss compares all texts of a "
+            f"batch, which micro-batches would part: use more devices, a smaller --{where}train.batch_size, or "
             f"--{where}embedding.loss cosine"
         )
     for name in ("lowest", "highest"):
@@ -431,6 +502,54 @@ def _validate_embedding(embedding: EmbeddingSettings, train: TrainSettings, wher
         raise UserError(f"--{where}embedding.positive is for --{where}embedding.loss contrastive")
     if not contrastive and embedding.symmetric:
         raise UserError(f"--{where}embedding.symmetric is for --{where}embedding.loss contrastive")
+
+
+def _validate_parts(config: Stage, where: str) -> None:
+    if len(config.parts) < 2:
+        raise UserError(f"task multi_task needs at least two parts; the config has {len(config.parts)}")
+    belongs_to_parts = {name: Part() for name in ("data", "labels", "tags", "qa", "ranking")}
+    for section, default in (belongs_to_parts | {name: Stage() for name in ("embedding", "objective")}).items():
+        for item in dataclasses.fields(getattr(config, section)):
+            value = getattr(getattr(config, section), item.name)
+            if value != getattr(getattr(default, section), item.name) and (
+                section != "data" or item.name not in _OF_THE_RUN
+            ):
+                remedy = (
+                    f"set --{where}parts.NAME.{section}.{item.name}"
+                    if section in belongs_to_parts
+                    else "no part uses it"
+                )
+                raise UserError(f"--{where}{section}.{item.name} is {value}; in multi_task {remedy}")
+    names = [part.name for part in config.parts]
+    for number, part in enumerate(config.parts):
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", part.name):
+            raise UserError(
+                f"--{where}parts.{number}.name is {part.name!r}; small letters, digits and _ are meant, a letter first"
+            )
+        flag = f"--{where}parts.{part.name}"
+        if names.count(part.name) > 1:
+            raise UserError(f"{flag}: {names.count(part.name)} parts have this name; it tells them apart")
+        if part.task not in get_args(PartTask):
+            raise UserError(f"{flag}.task is {part.task}; a part may be one of {', '.join(get_args(PartTask))}")
+        if not 0 < part.weight < math.inf:
+            raise UserError(f"{flag}.weight is {part.weight}; it must be above 0")
+        if part.batch_size is not None and part.batch_size < 1:
+            raise UserError(f"{flag}.batch_size is {part.batch_size}; it must be at least 1")
+        if part.metric == "loss":
+            raise UserError(
+                f"{flag}.metric is loss, and the parts' metrics are averaged, the larger the better; to judge by the "
+                f"sum of the losses: --{where}train.metric loss"
+            )
+        for name in (*_OF_THE_RUN, "mixture"):
+            if (value := getattr(part.data, name)) != getattr(DataSettings(), name):
+                remedy = (
+                    "parts do not read prepared data" if name == "mixture" else f"the parts share --{where}data.{name}"
+                )
+                raise UserError(f"{flag}.data.{name} is {value}; {remedy}")
+        validate(as_part(config, part), f"{where}parts.{part.name}.")
+    if len({bool(part.data.dev) for part in config.parts}) > 1:
+        without = ", ".join(f"--{where}parts.{part.name}.data.dev" for part in config.parts if part.data.dev is None)
+        raise UserError(f"{without} is not set, and other parts have one; dev of all parts judges the run")
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -460,7 +579,7 @@ def changes(old: dict[str, Any], new: Config) -> tuple[list[str], list[str]]:
     policy = _resume_policies(new)
     applied: list[str] = []
     refused: list[str] = []
-    now, defaults = flatten(new), _defaults()
+    now, defaults = flatten(new), _defaults(new)
     for name in dict.fromkeys((*now, *old)):
         before = old.get(name, defaults.get(name))  # a run from before there was this setting had its default
         if name not in _NO_PART_OF_THE_RUN and before != now.get(name):
@@ -469,8 +588,11 @@ def changes(old: dict[str, Any], new: Config) -> tuple[list[str], list[str]]:
     return applied, refused
 
 
-def _defaults() -> dict[str, Any]:
-    return flatten(Config()) | flatten(Stage(), "pretrain.")
+def _defaults(config: Config) -> dict[str, Any]:
+    defaults = flatten(Config()) | flatten(Stage(), "pretrain.")
+    for number in range(len(config.parts)):
+        defaults |= flatten(Part(), f"parts.{number}.")
+    return defaults
 
 
 def _resume_policies(value: Any, prefix: str = "") -> dict[str, str]:
@@ -490,7 +612,7 @@ def _resume_policies(value: Any, prefix: str = "") -> dict[str, str]:
 def fingerprint(config: Config) -> str:
     """Six hex digits of the settings that make the run what it is; resumable changes leave them alone, and so do
     settings that are new in the software and stand at their default."""
-    policy, defaults = _resume_policies(config), _defaults()
+    policy, defaults = _resume_policies(config), _defaults(config)
     identity = {
         name: value
         for name, value in flatten(config).items()

@@ -15,7 +15,10 @@ from jaxlm.data.packing import Layout, plan
 from jaxlm.data.tokenizer import Encoded, TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import SentenceEncoder, hub
-from jaxlm.parallel.mesh import by_rows, fetch_rows, put_batch, replicated
+from jaxlm.parallel import distributed
+from jaxlm.parallel.mesh import by_rows, fetch_rows, in_context, put_batch, row_shards, row_slice
+from jaxlm.parallel.sharding import check_model, put_params
+from jaxlm.search.index import sha256_of_model
 from jaxlm.tasks.embedding import sentence_vectors
 
 log = logging.getLogger("jaxlm")
@@ -48,6 +51,8 @@ class Embedder:
         dtype: Any = jnp.float32,
     ):  # fmt: skip
         directory = hub.resolve(name_or_dir)
+        if jax.process_count() > 1:
+            distributed.agree(name_or_dir, sha256_of_model(directory))
         self.config = SentenceEncoder.read_config(directory)
         self.tokenizer = TextTokenizer.load(directory)
         self.max_length = text_length(self.config, self.tokenizer, max_length)
@@ -55,15 +60,15 @@ class Embedder:
         if self.config.pooling is None:
             log.info("%s does not say how it makes one vector of a text: the mean of its tokens is taken", name_or_dir)
         self._mesh, self._batch_size = mesh, batch_size
-        whole, rows = replicated(mesh), by_rows(mesh)
-        params = SentenceEncoder.load_params(directory, self.config, jax.random.key(0))
-        self._params = jax.device_put(params, whole)
+        check_model(self.config, mesh)
+        self._params = put_params(SentenceEncoder.load_params(directory, self.config, jax.random.key(0)), mesh)
         graphdef: nnx.GraphDef = SentenceEncoder.abstract(self.config, dtype)[0]
 
         def embed(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
-            return sentence_vectors(nnx.merge(graphdef, params), batch, None)
+            with in_context(mesh):
+                return sentence_vectors(nnx.merge(graphdef, params), batch, None)
 
-        self._embed = jax.jit(embed, in_shardings=(whole, rows), out_shardings=rows)
+        self._embed = jax.jit(embed, in_shardings=(None, by_rows(mesh)), out_shardings=by_rows(mesh))
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """The texts' vectors in their order, `[texts, hidden]` float32.
@@ -110,16 +115,17 @@ class Embedder:
                 yield members[here], part, self._batch(encoded, members[here], part, (rows, row_length, slots))
 
     def _rows(self, needed: int, most: int) -> int:
-        """The number of rows to compute: a few sizes, a multiple of the devices."""
-        rows = self._mesh.size
+        """The number of rows to compute: a few sizes, which the mesh divides."""
+        rows = shards = row_shards(self._mesh)
         while rows < needed:
             rows *= 4
-        return min(rows, -(-most // self._mesh.size) * self._mesh.size)
+        return min(rows, -(-most // shards) * shards)
 
     def _batch(self, encoded: Encoded, indices: np.ndarray, layout: Layout, shape: tuple[int, int, int]) -> Batch:
         """This process's slice of the rows."""
-        share = shape[0] // jax.process_count()
-        first = jax.process_index() * share
+        process, processes = row_slice(self._mesh)
+        share = shape[0] // processes
+        first = process * share
         mine = (layout.row >= first) & (layout.row < first + share)
         indices, layout = indices[mine], Layout(layout.row[mine] - first, layout.start[mine], layout.slot[mine])
         spans = [np.arange(encoded.offsets[index], encoded.offsets[index + 1]) for index in indices]

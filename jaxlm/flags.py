@@ -44,6 +44,9 @@ def _flags(kind: type, default: Any = None) -> list[str]:
             value = None if field.default_factory is dataclasses.MISSING else field.default_factory()
         if dataclasses.is_dataclass(value):
             names += [f"{field.name}.{name}" for name in _flags(type(value), value)]
+        elif isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
+            for number, item in enumerate(value):
+                names += [f"{field.name}.{number}.{name}" for name in _flags(type(item), item)]
         elif tyro.conf.Positional[str] != hints[field.name]:
             names.append(field.name)
     return names
@@ -66,27 +69,40 @@ def suggest(flag: str, known: Sequence[str]) -> str | None:
     return close[0] if close else None
 
 
+def _by_number(flag: str, default: Any) -> str:
+    """`--parts.NAME.x` as `--parts.NUMBER.x`, which is what the parser calls it."""
+    names = {part.name: number for number, part in enumerate(getattr(default, "parts", ()))}
+    return re.sub(r"^--parts\.(\w+)\.", lambda found: f"--parts.{names.get(found[1], found[1])}.", flag)
+
+
+def by_name(text: str, default: Any) -> str:
+    """A text with its parts.NUMBER.x as parts.NAME.x, which is what people call it."""
+    names = {str(number): part.name for number, part in enumerate(getattr(default, "parts", ()))}
+    return re.sub(r"\bparts\.(\d+)\.", lambda found: f"parts.{names.get(found[1]) or found[1]}.", text)
+
+
 def parse(kind: type[T], arguments: list[str], program: str, default: Any = tyro.MISSING_NONPROP) -> T:
     """Reads flags into `kind`; a wrong one is a UserError of one line."""
     known = _flags(kind, default)
     if not {"-h", "--help"} & set(arguments):
         for argument in arguments:
             if re.match(r"--?[A-Za-z]", argument):
-                name = argument.lstrip("-").split("=")[0].replace("-", "_")
+                name = _by_number(argument, default).lstrip("-").split("=")[0].replace("-", "_")
                 plain = re.sub(r"(^|\.)no_?(?=\w+$)", r"\1", name)  # --no-flag and --section.no-flag switch off
                 if name not in known and plain not in known:
                     meant = suggest(name, known)
-                    hint = f"did you mean --{meant}?" if meant else f"see {program} --help"
+                    hint = f"did you mean --{by_name(meant, default)}?" if meant else f"see {program} --help"
                     raise UserError(f"there is no flag {argument.split('=')[0]}; {hint}")
     shown = io.StringIO()
     try:
         with contextlib.redirect_stderr(shown):
             settings = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
-            return tyro.cli(kind, args=arguments, prog=program, default=default, config=settings)
+            numbered = [_by_number(argument, default) for argument in arguments]
+            return tyro.cli(kind, args=numbered, prog=program, default=default, config=settings)
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise UserError(_one_line(shown.getvalue())) from None
+        raise UserError(by_name(_one_line(shown.getvalue()), default)) from None
 
 
 def _one_line(box: str) -> str:

@@ -14,7 +14,10 @@ from jaxlm.data.loader import Examples, make_batches
 from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.models import BertConfig, hub
-from jaxlm.parallel.mesh import replicated
+from jaxlm.parallel import distributed
+from jaxlm.parallel.mesh import row_shards, row_slice
+from jaxlm.parallel.sharding import check_model, put_params
+from jaxlm.search.index import sha256_of_model
 from jaxlm.tasks import Task, task_of
 from jaxlm.tasks.base import Metrics
 from jaxlm.training.evaluation import Evaluator
@@ -46,8 +49,11 @@ class Predictor:
         kind: type[Task] | None = None,
     ):  # fmt: skip
         directory = hub.resolve(name_or_dir)
+        if jax.process_count() > 1:
+            distributed.agree(name_or_dir, sha256_of_model(directory))
         kind = kind or task_of(directory, BertConfig.from_json(directory / "config.json"))
         self.config = kind.model_class.read_config(directory)
+        check_model(self.config, mesh)
         self.tokenizer = TextTokenizer.load(directory)
         positions = self.config.max_position_embeddings
         stated = (self.config.pooling and self.config.pooling.max_length) or self.tokenizer.max_length
@@ -56,7 +62,7 @@ class Predictor:
         stage = Config(data=DataSettings(max_length=self.max_length, bad_rows=bad_rows))
         self.task: Task = kind.for_model(stage, self.tokenizer, self.config)
         params = self.task.model_class.load_params(directory, self.config, jax.random.key(seed))
-        self._params = jax.device_put(params, replicated(mesh))
+        self._params = put_params(params, mesh)
         graphdef: nnx.GraphDef = self.task.model_class.abstract(self.config, dtype)[0]
         self._evaluator = Evaluator(self.task, graphdef, mesh)
 
@@ -68,7 +74,10 @@ class Predictor:
     def _outputs(self, examples: Examples) -> tuple[Any, Any]:
         for remark in examples.remarks:
             log.info("%s: %s", examples.source, remark)
+        if jax.process_count() > 1:
+            distributed.agree(f"what is in {examples.source}", examples.digest())
         longest = int(examples.lengths.max())
+        process, processes = row_slice(self._mesh)
         batches = make_batches(
             examples,
             batch_size=min(self._batch_size, examples.groups),
@@ -76,10 +85,10 @@ class Predictor:
             seed=None,
             row_length=next((length for length in _ROW_LENGTHS if length >= longest), longest),
             hidden_size=self.config.hidden_size,
-            row_multiple=self._mesh.size,
+            row_multiple=row_shards(self._mesh),
             finish=lambda batch, step: self.task.finish(batch, self._seed, step),
-            process=jax.process_index(),
-            processes=jax.process_count(),
+            process=process,
+            processes=processes,
         )
         return self._evaluator.outputs(self._params, batches)
 

@@ -3,14 +3,22 @@
 import logging
 from typing import TextIO
 
+from jaxlm.config import MeshSettings
 from jaxlm.console import Console, ConsoleHandler
+from jaxlm.parallel import distributed
 
 
-def start_jax(stream: TextIO | None = None) -> Console:
-    """Imports jax, sets its cache up and returns the console, to which the package's log goes."""
+def start_jax(mesh: MeshSettings, stream: TextIO | None = None) -> Console:
+    """Joins the run's other processes, sets jax up and returns the console, to which the package's log goes.
+
+    Raises:
+      UserError: the processes do not come together.
+    """
+    distributed.join(mesh)
     from jaxlm.parallel.mesh import set_up_compilation_cache
 
     set_up_compilation_cache()
+    distributed.start()
     import jax
 
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)

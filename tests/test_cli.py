@@ -9,11 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from jaxlm import cli
+from jaxlm.errors import NonFiniteLoss, UserError
 from jaxlm.models import BertConfig
+from jaxlm.parallel import distributed
+from jaxlm.verbs import env
 
 PRESET = """
 from jaxlm.config import Config, DataSettings, MeshSettings, ModelSettings, OptimSettings, TrainSettings
@@ -285,3 +289,61 @@ def _last_checkpoint(workdir: Path) -> int:
     return (
         max((int(path.name) for path in folder.glob("*") if path.name.isdigit()), default=0) if folder.is_dir() else 0
     )
+
+
+class _Group:
+    """Hears what a process tells the others."""
+
+    def __init__(self) -> None:
+        self.heard: list[object] = []
+
+    def fail(self, code: int, text: str) -> None:
+        self.heard.append((code, text))
+
+    def close(self) -> None:
+        self.heard.append("the end")
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "heard"),
+    [
+        (UserError("no such file"), 2, (2, "no such file")),
+        (NonFiniteLoss("step 3: the loss is nan"), 1, (1, "step 3: the loss is nan")),
+        (KeyboardInterrupt(), 130, (130, "stopped")),
+        (OSError("the disk is full"), 1, (1, "OSError: the disk is full")),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED"), 1, (1, "JaxRuntimeError: RESOURCE_EXHAUSTED")),
+        (jax.errors.JaxRuntimeError("Gloo: closed by peer"), 1, (1, "JaxRuntimeError: Gloo: closed by peer")),
+        (None, 0, "the end"),
+    ],
+)  # fmt: skip
+def test_whatever_ends_one_of_several_processes_is_told_to_the_others(
+    end: BaseException | None, code: int, heard: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group, waited = _Group(), []
+
+    def run(_: list[str]) -> int:
+        if end is not None:
+            raise end
+        return 0
+
+    monkeypatch.setattr(distributed, "_member", group)
+    monkeypatch.setattr(distributed.time, "sleep", waited.append)
+    monkeypatch.setattr(env, "run", run)
+    assert cli.main(["env"]) == code
+    assert group.heard == [heard]
+    # What broke a connection is perhaps another's death, of which the group is about to hear.
+    assert bool(waited) == ("Gloo" in str(end))
+
+
+def test_sigterm_before_training_ends_with_the_code_that_says_start_again(preset: Path, tmp_path: Path) -> None:
+    code = """
+import os, signal, sys, time
+from jaxlm import cli
+from jaxlm.training import run
+run.check_workdir = lambda *_: (os.kill(os.getpid(), signal.SIGTERM), time.sleep(60))
+sys.exit(cli.main(["train", *sys.argv[1:]]))
+"""
+    command = [sys.executable, "-c", code, str(preset), "--workdir", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stderr) == (75, "stopped by SIGTERM; the same command goes on\n")
+    assert not (tmp_path / "run").exists()

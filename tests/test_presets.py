@@ -1,6 +1,5 @@
 """Every preset is valid, and its flags can be read."""
 
-import dataclasses
 import runpy
 from pathlib import Path
 
@@ -16,9 +15,16 @@ PRESETS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 def test_a_preset_is_valid_and_takes_flags(path: Path) -> None:
     config = runpy.run_path(str(path))["config"]
     assert isinstance(config, Config)
-    with_data = dataclasses.replace(config.data, train=config.data.train or "prepared")
-    changed = parse(Config, ["--seed", "3", "--data.dev", "x"], "test", dataclasses.replace(config, data=with_data))
+    if config.parts:
+        data = {name: f"{name}.tsv" for name in ("train", "dev")}
+        flags = [
+            item for part in config.parts for name in data for item in (f"--parts.{part.name}.data.{name}", data[name])
+        ]
+    else:
+        flags = ["--data.dev", "dev.tsv", *([] if config.data.train else ["--data.train", "prepared"])]
+    changed = parse(Config, ["--seed", "3", *flags], "test", config)
     validate(changed)
-    assert (changed.seed, changed.data.dev) == (3, "x")
+    assert changed.seed == 3
+    assert {of.data.dev for of in (changed.parts or (changed,))} == {"dev.tsv"}
     assert changed.train == config.train
     assert runpy.run_path(str(path))["__doc__"].count("python -m jaxlm train") + path.stem.count("quickstart") >= 1

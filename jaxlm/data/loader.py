@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxlm.data.digest import digest
 from jaxlm.data.order import StratifiedOrder
 from jaxlm.data.packing import Layout, plan
 from jaxlm.errors import UserError
@@ -40,6 +41,12 @@ class Examples:
     @property
     def lengths(self) -> np.ndarray:
         return np.diff(self.offsets).astype(np.int32)
+
+    def digest(self) -> str:
+        """Of all that they hold; the same wherever the same was read."""
+        named = [(name, values) for group in (self.targets, self.token_targets) for name, values in group.items()]
+        parts = [self.input_ids, self.token_type_ids, self.offsets, self.group]
+        return digest([*parts, *(part for pair in named for part in pair)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +134,10 @@ class Batches:
     def count(self, step: int) -> int:
         """Examples of a step, over all processes; a group counts as one."""
         return int((self.order.examples(step)[0] >= 0).sum())
+
+    def digest(self) -> str:
+        """Of the examples and of how they become batches, whichever slice of these is this process's."""
+        return digest([self.examples.digest(), self.steps, self.row_length, self.rows, self.slots])
 
     def describe_examples(self, step: int, most: int = 8) -> str:
         """Where a step's examples came from, for a message."""

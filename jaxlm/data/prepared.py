@@ -123,6 +123,11 @@ class PreparedRows:
     def __len__(self) -> int:
         return self._ends[-1]
 
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Of the whole directory."""
+        return self._data.manifest
+
     def read(self, numbers: Sequence[int]) -> list[Windows]:
         """The windows of the given rows."""
         return [rows.parse(record, self._dtype) for record in self._reader.__getitems__(list(numbers))]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from jaxlm.data.digest import digest
 from jaxlm.data.hashing import random_bits, uniform
 from jaxlm.data.loader import Batch, lay_out
 from jaxlm.data.next_sentence import Pair, pair
@@ -155,6 +156,11 @@ class RowBatches:
         """Share of the places of the rows that hold a token."""
         return sum(corpus.tokens for corpus in self.corpora) / (self._total * self.row_length)
 
+    def digest(self) -> str:
+        """Of the rows, as their manifests tell, and of how they become batches, whichever slice is this process's."""
+        shape = [self.batch_size, self.rows, self.row_length, self.slots, self.steps, self.first_step, self.first_place]
+        return digest([*(corpus.manifest for corpus in self.corpora), *shape, self.seed])
+
     def describe_examples(self, step: int, most: int = 3) -> str:
         """Where a step's rows came from, for a message."""
         corpora, numbers = self.numbers(step)
@@ -183,6 +189,9 @@ class PhasedBatches:
 
     def count(self, step: int) -> int:
         return self.phase(step).count(step)
+
+    def digest(self) -> str:
+        return digest([phase.digest() for phase in self._phases])
 
     def describe_examples(self, step: int) -> str:
         return self.phase(step).describe_examples(step)

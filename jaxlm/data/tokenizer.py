@@ -6,7 +6,7 @@ import json
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tokenizers
@@ -168,6 +168,9 @@ class TextTokenizer:
     ) -> "TextTokenizer":
         """Learns a WordPiece vocabulary of at most `vocab_size` tokens from `texts`.
 
+        The trainer of the tokenizers library chooses between pairs that are equally frequent as its hash maps happen to
+        lie: another process learns another vocabulary from the same texts.
+
         Args:
           min_frequency: how often a piece must occur to become a token.
           spaceless: characters of scripts that are written without spaces between words stand alone, as Chinese ones
@@ -184,6 +187,15 @@ class TextTokenizer:
         backend.train_from_iterator(texts, trainer)
         backend.post_processor = _post_processor(backend)
         return cls(backend, settings)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, for another process."""
+        return {"tokenizer": self._backend.to_str(), "settings": self._settings}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "TextTokenizer":
+        """What `to_json` of another one gave."""
+        return cls(tokenizers.Tokenizer.from_str(content["tokenizer"]), content["settings"])
 
     @property
     def max_length(self) -> int | None:

@@ -74,12 +74,10 @@ def _suffix(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def _bad_tag(tags: list[Any]) -> tuple[int, str] | None:
-    """Where a tag is none, and which."""
-    return next(((place, f" ({tag!r})") for place, tag in enumerate(tags) if not is_tag(tag)), None)
-
-
-_NO_TAG = "a tag that is neither O nor a type after B-, I- (or E-, S-, L-, U-)"
+def _stray(row: Row, tags: list[str], where: str = "") -> tuple[Row, str] | None:
+    """The first tag that marks no entity; see `Sentence.stray`."""
+    place = next((place for place, tag in enumerate(tags) if not is_tag(tag)), None)
+    return None if place is None else (row, f" ({tags[place]!r}), of word {place + 1}{where}")
 
 
 def _columns(path: Path, settings: DataSettings, *, tags: bool) -> Iterator[Sentence]:
@@ -91,6 +89,7 @@ def _columns(path: Path, settings: DataSettings, *, tags: bool) -> Iterator[Sent
         if blank:
             continue
         sentence, problem = list(group), None
+        stray: tuple[Row, str] | None = None
         cells: list[list[str]] = []
         for number, line in sentence:
             values = [] if line is None else _cells(line)
@@ -108,15 +107,16 @@ def _columns(path: Path, settings: DataSettings, *, tags: bool) -> Iterator[Sent
                 for name, column in (("words", word_column), ("tags", tag_column if tags else 0)):
                     if not -width <= column < width:
                         raise UserError(f"{path}, line {number}: --data.{name} {column}: there are {width} columns")
-                if tags and not is_tag(values[tag_column]):
-                    problem = Sentence(Row(number, []), problem=_NO_TAG, detail=f" ({values[tag_column]!r})")
+                if tags and stray is None and not is_tag(values[tag_column]):
+                    stray = Row(number, []), f" ({values[tag_column]!r})"
             if problem is not None:
                 break
             cells.append(values)
         first = Row(sentence[0][0], [])
         yield problem or Sentence(
-            first, [values[word_column] for values in cells], [values[tag_column] for values in cells] if tags else None
-        )
+            first, [values[word_column] for values in cells],
+            [values[tag_column] for values in cells] if tags else None, stray=stray,
+        )  # fmt: skip
 
 
 def _is_break(line: str) -> bool:
@@ -245,8 +245,8 @@ def _sentence(row: Row, values: dict[Any, Any], columns: dict[str, Any], names: 
         if any(isinstance(tag, int) and not 0 <= tag < len(known) for tag in tags):
             return Sentence(row, problem="tags that are numbers without names", detail=f" ({_short(tags)})")
         tags = [known[tag] if isinstance(tag, int) else tag for tag in tags]
-        if (bad := _bad_tag(tags)) is not None:
-            return Sentence(row, problem=_NO_TAG, detail=f"{bad[1]}, of word {bad[0] + 1}")
+        if bad := [tag for tag in tags if not isinstance(tag, str) or not tag.strip()]:
+            return Sentence(row, problem="a tag that is no name", detail=f" ({_short(bad[0])})")
     intent = None
     if "intent" in columns:
         cell, known = values[columns["intent"]], names.get(columns["intent"], [])
@@ -255,7 +255,7 @@ def _sentence(row: Row, values: dict[Any, Any], columns: dict[str, Any], names: 
         if isinstance(cell, (list, dict)):
             return Sentence(row, problem="an intent that is no name", detail=f" ({_short(cell)})")
         intent = "" if cell is None else str(cell).strip()
-    return Sentence(row, words, tags, intent)
+    return Sentence(row, words, tags, intent, stray=_stray(row, tags or []))
 
 
 def _stated_names(path: Path) -> dict[str, list[str]]:
@@ -310,10 +310,9 @@ def _directory(path: Path, split: str, *, tags: bool, intents: bool) -> Iterator
         if tags and len(words) != len(found):
             detail = f" ({len(words)} words in seq.in, {len(found)} tags in seq.out)"
             yield Sentence(row, problem="not one tag a word", detail=detail)
-        elif tags and (bad := _bad_tag(found)) is not None:
-            yield Sentence(row, problem=_NO_TAG, detail=f"{bad[1]}, of word {bad[0] + 1} in seq.out")
         else:
-            yield Sentence(row, words, found if tags else None, " ".join(intent) if intents else None)
+            stray = _stray(row, found, " in seq.out") if tags else None
+            yield Sentence(row, words, found if tags else None, " ".join(intent) if intents else None, stray=stray)
 
 
 def _parted(line: str) -> list[str]:

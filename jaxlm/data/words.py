@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from jaxlm.data.files import Row
 from jaxlm.data.sources import Problems, Table
-from jaxlm.data.tags import as_iob2
+from jaxlm.data.tags import as_iob2, is_tag
 from jaxlm.errors import UserError
 
 log = logging.getLogger("jaxlm")
@@ -27,11 +27,12 @@ class WordTable(Table):
 
     words: list[list[str]] = dataclasses.field(default_factory=list)
     starts: list[list[int]] = dataclasses.field(default_factory=list)
-    tags: list[list[str]] | None = None  # of the words, in IOB2
+    tags: list[list[str]] | None = None  # of the words, in IOB2 unless they are flat
+    flat: bool = False  # whether tags are of words alone, such as parts of speech, and mark no entities
     remarks: tuple[str, ...] = ()  # what a person should know of how the tags were read
 
     def unlabelled(self) -> "WordTable":
-        return dataclasses.replace(self, labels=None, tags=None, remarks=())
+        return dataclasses.replace(self, labels=None, tags=None, flat=False, remarks=())
 
 
 class Sentence(NamedTuple):
@@ -44,6 +45,11 @@ class Sentence(NamedTuple):
     text: str = ""
     problem: str | None = None
     detail: str = ""
+    stray: tuple[Row, str] | None = None  # where the first tag is that marks no entity, and which: a problem unless all
+    # tags of the source are such
+
+
+NO_TAG = "a tag that is neither O nor a type after B-, I- (or E-, S-, L-, U-), amid tags that are"
 
 
 def word_table(source: str, sentences: Iterable[Sentence], bad_rows: str, *, tags: bool, intents: bool) -> WordTable:
@@ -51,16 +57,23 @@ def word_table(source: str, sentences: Iterable[Sentence], bad_rows: str, *, tag
 
     Args:
       bad_rows: "error" or "skip", as `DataSettings.bad_rows`.
-      tags, intents: whether every sentence has to have them.
+      tags, intents: whether every sentence has to have them. Where no tag is O or has a prefix and there are no
+        intents, tags are taken as they are (`WordTable.flat`); else each has to be one of an entity.
 
     Raises:
       UserError: a bad sentence, unless `bad_rows` is "skip"; or none that is good.
     """
     problems = Problems(source, bad_rows)
     table = WordTable(source, [], None, [] if intents else None, [], skipped=problems.counts, tags=[] if tags else None)
+    sentences = list(sentences)
+    flat = tags and not intents and not any(is_tag(tag) for sentence in sentences for tag in sentence.tags or ())
     for sentence in sentences:
         if sentence.problem is not None:
             problems.report(sentence.row, sentence.problem, sentence.detail)
+            continue
+        if tags and sentence.stray is not None and not flat:
+            row, detail = sentence.stray
+            problems.report(row, NO_TAG, detail)
             continue
         if sentence.words is None:
             text, found = sentence.text, split_words(sentence.text)
@@ -90,6 +103,9 @@ def word_table(source: str, sentences: Iterable[Sentence], bad_rows: str, *, tag
         log.warning("%s: sentences left out: %s", source, listing)
     if table.tags is None:
         return table
+    if flat:
+        kinds = len({tag for sentence in table.tags for tag in sentence})
+        return dataclasses.replace(table, flat=True, remarks=(f"{kinds} tags without B- and I-, taken as they are",))
     in_iob2, remark = as_iob2(source, table.places, table.tags)
     return dataclasses.replace(table, tags=in_iob2, remarks=(remark,))
 

@@ -18,6 +18,7 @@ from jaxlm.models.heads import (
     TokenClassifierOutput,
 )
 from jaxlm.models.intent_slots import BertForIntentAndSlots, IntentAndSlotsOutput
+from jaxlm.models.multi_task import MultiTaskBert
 
 __all__ = [
     "BertConfig",
@@ -33,6 +34,7 @@ __all__ = [
     "IntentAndSlotsOutput",
     "MaskedLMLosses",
     "MaskedLMOutput",
+    "MultiTaskBert",
     "Pooling",
     "PreTrainingLosses",
     "PreTrainingOutput",

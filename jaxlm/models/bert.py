@@ -15,7 +15,9 @@ from jaxlm.models.attention import attend, gather_tokens, segment_mask
 from jaxlm.models.config import BertConfig
 from jaxlm.models.dropout import DropoutSite, DropoutSites, dropout_tokens
 from jaxlm.models.hub import PretrainedModel
-from jaxlm.models.products import affine
+from jaxlm.models.placement import axis_size, place, place_rows
+from jaxlm.models.products import Split, affine
+from jaxlm.models.vocabulary import look_up
 
 ACTIVATION_FUNCTIONS = {
     "gelu": lambda x: x * 0.5 * (1 + jax.lax.erf(x * math.sqrt(0.5))),  # jax.nn.gelu takes erfc, a third slower on CPU
@@ -25,15 +27,21 @@ ACTIVATION_FUNCTIONS = {
 
 
 class Linear(nnx.Module):
-    """`x @ kernel + bias`, kernel `[inputs, outputs]` drawn from a normal of the config's `initializer_range`."""
+    """`x @ kernel + bias`, kernel `[inputs, outputs]` drawn from a normal of the config's `initializer_range`.
 
-    def __init__(self, inputs: int, outputs: int, config: BertConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
+    `split` is what the devices along a mesh's `tensor` axis share: its inputs, its outputs, or nothing.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, config: BertConfig, dtype: jnp.dtype, rngs: nnx.Rngs, split: Split = None
+    ):
         self.kernel = nnx.Param(jax.random.normal(rngs.params(), (inputs, outputs)) * config.initializer_range)
         self.bias = nnx.Param(jnp.zeros(outputs))
         self.dtype = dtype
+        self.split: Split = split
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return affine(x.astype(self.dtype), self.kernel[...], self.bias[...])
+        return affine(x.astype(self.dtype), self.kernel[...], self.bias[...], self.split)
 
 
 class LayerNorm(nnx.Module):
@@ -72,7 +80,8 @@ class Embeddings(nnx.Module):
         # A table of one or two rows is read by a product: the gradient of indexing would scatter every token into them.
         types = self.token_type[...]
         type_vectors = jax.nn.one_hot(token_type_ids, types.shape[0], dtype=types.dtype) @ types
-        x = self.word[...][input_ids] + self.position[...][positions] + type_vectors
+        places = place_rows(place(self.position[...], None, None)[positions])
+        x = place_rows(look_up(self.word[...], input_ids)) + places + type_vectors
         return dropout_tokens(self.norm(x), self.rate, site)
 
 
@@ -87,7 +96,7 @@ class SelfAttention(nnx.Module):
         kernel = jax.random.normal(rngs.params(), (config.hidden_size, *shape)) * config.initializer_range
         self.qkv_kernel = nnx.Param(kernel)
         self.qkv_bias = nnx.Param(jnp.zeros(shape))
-        self.output = Linear(config.hidden_size, config.hidden_size, config, dtype, rngs)
+        self.output = Linear(config.hidden_size, config.hidden_size, config, dtype, rngs, split="inputs")
         self.norm = LayerNorm(config, dtype)
         self.attention_rate = config.attention_probs_dropout_prob
         self.hidden_rate = config.hidden_dropout_prob
@@ -106,8 +115,16 @@ class SelfAttention(nnx.Module):
         kernel, bias = self.qkv_kernel[...], self.qkv_bias[...]
 
         def project(x: jax.Array, parts: slice) -> jax.Array:
-            projected = affine(x, kernel[:, parts].reshape(hidden, -1), bias[parts].reshape(-1))
-            return projected.reshape(*x.shape[:2], *bias[parts].shape)
+            """`[rows, length, parts, heads, head_dim]`"""
+            weights, offsets = kernel[:, parts], bias[parts]
+            if axis_size("tensor") == 1:
+                projected = affine(x, weights.reshape(hidden, -1), offsets.reshape(-1))
+                return projected.reshape(*x.shape[:2], *offsets.shape)
+            # Heads first, so that the outputs of the product are split as the heads are.
+            weights, offsets = weights.swapaxes(1, 2), offsets.swapaxes(0, 1)
+            projected = affine(x, weights.reshape(hidden, -1), offsets.reshape(-1), "outputs")
+            projected = place(projected.reshape(*x.shape[:2], *offsets.shape), "rows", None, "tensor", None, None)
+            return projected.swapaxes(2, 3)
 
         key_positions = None if weights_site is None else weights_site.positions
         if tokens is None:
@@ -129,8 +146,8 @@ class FeedForward(nnx.Module):
     """The two-layer perceptron of a Transformer block, with its residual connection's LayerNorm."""
 
     def __init__(self, config: BertConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
-        self.up = Linear(config.hidden_size, config.intermediate_size, config, dtype, rngs)
-        self.down = Linear(config.intermediate_size, config.hidden_size, config, dtype, rngs)
+        self.up = Linear(config.hidden_size, config.intermediate_size, config, dtype, rngs, split="outputs")
+        self.down = Linear(config.intermediate_size, config.hidden_size, config, dtype, rngs, split="inputs")
         self.norm = LayerNorm(config, dtype)
         self.activation = config.hidden_act
         self.rate = config.hidden_dropout_prob

@@ -18,7 +18,8 @@ from jaxlm.models.attention import gather_tokens
 from jaxlm.models.bert import BertModel, Inputs
 from jaxlm.models.config import BertConfig, CheckpointError, Pooling, PoolingMode
 from jaxlm.models.heads import first_tokens
-from jaxlm.models.hub import PretrainedModel, replace_file
+from jaxlm.models.hub import PretrainedModel
+from jaxlm.models.weights import MAX_SHARD_SIZE, is_writer, replace_file
 
 # As sentence-transformers named them before its version 6, which reads both: each a switch of 1_Pooling/config.json.
 _SWITCHES = {
@@ -74,10 +75,18 @@ class SentenceEncoder(PretrainedModel):
         return dataclasses.replace(config, pooling=read_pooling(directory, config.hidden_size))
 
     @classmethod
-    def save_params(cls, directory: str | os.PathLike, config: BertConfig, params: dict[str, Any]) -> None:
+    def save_params(
+        cls,
+        directory: str | os.PathLike,
+        config: BertConfig,
+        params: dict[str, Any],
+        *,
+        max_shard_size: int = MAX_SHARD_SIZE,
+    ) -> None:
         """Writes a bare BERT, which `transformers.AutoModel` opens, and what makes `SentenceTransformer` pool it."""
-        write_pooling(Path(directory), config)
-        BertModel.save_params(directory, config, params["bert"])
+        if is_writer(params):
+            write_pooling(Path(directory), config)
+        BertModel.save_params(directory, config, params["bert"], max_shard_size=max_shard_size)
 
 
 def _means(hidden: jax.Array, segment_ids: jax.Array, first: jax.Array) -> jax.Array:

@@ -11,7 +11,9 @@ from jaxlm.models.bert import ACTIVATION_FUNCTIONS, BertModel, Inputs, LayerNorm
 from jaxlm.models.config import BertConfig
 from jaxlm.models.dropout import dropout_tokens
 from jaxlm.models.hub import PretrainedModel
+from jaxlm.models.placement import place, place_rows
 from jaxlm.models.products import decoder_cross_entropy
+from jaxlm.models.vocabulary import split_vocabulary
 
 
 class MlmHead(nnx.Module):
@@ -36,8 +38,9 @@ class MlmHead(nnx.Module):
     def __call__(self, hidden: jax.Array, word_embeddings: jax.Array) -> jax.Array:
         """`hidden [..., hidden]` to float32 logits `[..., vocabulary]`."""
         x = self._features(hidden)
-        logits = jnp.einsum("...h,vh->...v", x, word_embeddings.astype(self.dtype), preferred_element_type=jnp.float32)
-        return logits + self.bias[...]
+        words = split_vocabulary(word_embeddings.astype(self.dtype))
+        logits = jnp.einsum("...h,vh->...v", x, words, preferred_element_type=jnp.float32)
+        return place_rows(logits, "tensor") + place(self.bias[...], "tensor")
 
 
 def first_tokens(inputs: Inputs, pool_positions: jax.Array | None) -> jax.Array:

@@ -15,11 +15,11 @@ from flax import nnx
 from jaxlm.models.config import BertConfig, CheckpointError
 from jaxlm.models.names import CLASSIFIERS, canonical, head_of, rules_for
 from jaxlm.models.torch_pickle import read_torch_checkpoint
+from jaxlm.models.weights import INDEX, MAX_SHARD_SIZE, SINGLE, Source, is_writer, replace_file, whole, write_weights
 
 log = logging.getLogger("jaxlm")
 
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json",
-                "pytorch_model.bin", "pytorch_model.bin.index.json")  # fmt: skip
+WEIGHT_FILES = (SINGLE, INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json")
 SENTENCE_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json",
                   "*_Pooling/config.json")  # fmt: skip
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
@@ -163,13 +163,6 @@ def _some(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def replace_file(path: Path, content: bytes | str) -> None:
-    """Writes a file so that a reader, or a crash, sees the old one or the new."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(partial, path)
-
-
 class PretrainedModel(nnx.Module):
     """What all models share: reading from and writing to model directories."""
 
@@ -252,22 +245,43 @@ class PretrainedModel(nnx.Module):
         params = cls.load_params(directory, config, (rngs or nnx.Rngs(0)).params())
         return nnx.merge(cls.abstract(config, dtype)[0], jax.tree.map(jnp.asarray, params))
 
-    def save_pretrained(self, directory: str | os.PathLike) -> None:
-        """Writes `config.json` and `model.safetensors`, which `transformers` opens in the class of the same name."""
-        type(self).save_params(directory, self.config, nnx.to_pure_dict(nnx.state(self)))
+    def save_pretrained(self, directory: str | os.PathLike, *, max_shard_size: int = MAX_SHARD_SIZE) -> None:
+        """Writes `config.json` and the weights, which `transformers` opens in the class of the same name.
+
+        Args:
+          max_shard_size: bytes of a weight file; where the weights have more, there are several, and an index.
+        """
+        params = nnx.to_pure_dict(nnx.state(self))
+        type(self).save_params(directory, self.config, params, max_shard_size=max_shard_size)
 
     @classmethod
-    def save_params(cls, directory: str | os.PathLike, config: BertConfig, params: dict[str, Any]) -> None:
-        """`save_pretrained` for parameters that are not in a module."""
-        from safetensors.numpy import save
+    def save_params(
+        cls,
+        directory: str | os.PathLike,
+        config: BertConfig,
+        params: dict[str, Any],
+        *,
+        max_shard_size: int = MAX_SHARD_SIZE,
+    ) -> None:
+        """`save_pretrained` for parameters that are not in a module, on any mesh: they are gathered one by one.
 
+        Where they are split between processes, every process has to call this; the first one writes.
+        """
         rules = rules_for(config)
-        tensors: dict[str, np.ndarray] = {}
-        for path, value in jax.tree_util.tree_flatten_with_path(params)[0]:
+
+        def source(path: tuple[Any, ...], value: Any) -> Source:
             rule = rules[cls._prefix + ".".join(str(part.key) for part in path)]
-            for name, tensor in zip(rule.theirs, rule.save(np.asarray(value, np.float32)), strict=True):
-                tensors[name.removeprefix(cls._prefix)] = np.ascontiguousarray(tensor)
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        replace_file(directory / "model.safetensors", save(tensors, metadata={"format": "pt"}))
-        replace_file(directory / "config.json", config.to_json(cls.__name__))
+            names = [name.removeprefix(cls._prefix) for name in rule.theirs]
+            shapes = [part.shape for part in rule.save(np.broadcast_to(np.float32(0), value.shape))]
+
+            def read() -> dict[str, np.ndarray]:
+                tensors = rule.save(whole(value).astype(np.float32, copy=False))
+                return {name: np.ascontiguousarray(t) for name, t in zip(names, tensors, strict=True)}
+
+            return Source(dict(zip(names, shapes, strict=True)), read)
+
+        directory, writes = Path(directory), is_writer(params)
+        sources = [source(path, value) for path, value in jax.tree_util.tree_flatten_with_path(params)[0]]
+        write_weights(directory, sources, max_shard_size, writes=writes)
+        if writes:
+            replace_file(directory / "config.json", config.to_json(cls.__name__))

@@ -20,6 +20,7 @@ from jaxlm.models.heads import (
     first_tokens,
 )
 from jaxlm.models.hub import PretrainedModel
+from jaxlm.models.weights import MAX_SHARD_SIZE
 
 
 class IntentAndSlotsOutput(NamedTuple):
@@ -68,7 +69,14 @@ class BertForIntentAndSlots(PretrainedModel):
         return IntentAndSlotsOutput(intents[:, 0] if pool_positions is None else intents, slots)
 
     @classmethod
-    def save_params(cls, directory: str | os.PathLike, config: BertConfig, params: dict[str, Any]) -> None:
+    def save_params(
+        cls,
+        directory: str | os.PathLike,
+        config: BertConfig,
+        params: dict[str, Any],
+        *,
+        max_shard_size: int = MAX_SHARD_SIZE,
+    ) -> None:
         bert, directory = params["bert"], Path(directory)
         without_pooler = {name: value for name, value in bert.items() if name != "pooler"}
         shape = dataclasses.replace(config, id2intent={}, facts={})
@@ -76,8 +84,12 @@ class BertForIntentAndSlots(PretrainedModel):
             directory / "intent",
             dataclasses.replace(shape, id2label=config.id2intent, problem_type="single_label_classification"),
             {"bert": bert, "classifier": params["intent_classifier"]},
+            max_shard_size=max_shard_size,
         )
         BertForTokenClassification.save_params(
-            directory / "slots", shape, {"bert": without_pooler, "classifier": params["slot_classifier"]}
+            directory / "slots",
+            shape,
+            {"bert": without_pooler, "classifier": params["slot_classifier"]},
+            max_shard_size=max_shard_size,
         )
-        super().save_params(directory, config, params)
+        super().save_params(directory, config, params, max_shard_size=max_shard_size)

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from jaxlm.parallel.mesh import by_rows, fetch_rows, replicated
+from jaxlm.parallel.mesh import by_rows, fetch_rows, replicated, row_axes, row_shards
 
 _BLOCK = 16384  # documents a device at a time: 64 MiB of scores for `_QUERIES` queries
 _QUERIES = 1024  # queries at a time
@@ -29,7 +29,7 @@ class ExactSearch:
     """Searches vectors that may lie on disk: blocks of them pass through the devices, each of which keeps its best `k`.
 
     Nothing grows with the collection but time: a block is `[devices * rows, dimension]`, split by rows over the mesh's
-    `data` axis. Products are float32 in full precision, so that the answer is that of a plain matrix product.
+    axes for rows. Products are float32 in full precision, so that the answer is that of a plain matrix product.
 
     Args:
       vectors: `[documents, dimension]` float32 or float16, in memory or mapped from a file.
@@ -38,7 +38,7 @@ class ExactSearch:
 
     def __init__(self, vectors: np.ndarray, mesh: Mesh, *, block: int = _BLOCK):
         self._vectors, self._mesh = vectors, mesh
-        self._devices = mesh.shape["data"]
+        self._devices = row_shards(mesh)
         needed = -(-len(vectors) // self._devices)
         self._rows = min(block, 1 << max(needed - 1, 0).bit_length())  # few shapes, so that the compilation cache hits
 
@@ -81,7 +81,7 @@ def _merge_block(
         best: _OnDevice, queries: jax.Array, block: jax.Array, first: jax.Array, documents: jax.Array
     ) -> _OnDevice:
         known_scores, known = best[0][0], best[1][0]
-        numbers = first + jax.lax.axis_index("data") * len(block) + jnp.arange(len(block), dtype=jnp.int32)
+        numbers = first + jax.lax.axis_index(row_axes(mesh)) * len(block) + jnp.arange(len(block), dtype=jnp.int32)
         scores = jnp.einsum("qd,nd->qn", queries, block.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST)
         scores = jnp.where(numbers < documents, scores, -jnp.inf)
         # The earlier documents stand first, and top_k keeps the first of equals.
@@ -89,6 +89,7 @@ def _merge_block(
         every = jnp.concatenate([known, jnp.broadcast_to(numbers, scores.shape)], axis=1)
         return top[None], jnp.take_along_axis(every, places, axis=1)[None]
 
-    return jax.shard_map(on_each, mesh=mesh, in_specs=(P("data"), P(), P("data"), P(), P()), out_specs=P("data"))(
+    rows = P(row_axes(mesh))
+    return jax.shard_map(on_each, mesh=mesh, in_specs=(rows, P(), rows, P(), P()), out_specs=rows)(
         best, queries, block, first, documents
     )

@@ -11,6 +11,7 @@ from jaxlm.tasks.embedding import Embedding
 from jaxlm.tasks.intent_slots import IntentAndSlots
 from jaxlm.tasks.masked_lm import MaskedLM
 from jaxlm.tasks.multi_label import MultiLabel
+from jaxlm.tasks.multi_task import MultiTask
 from jaxlm.tasks.question_answering import QuestionAnswering
 from jaxlm.tasks.ranking import Ranking
 from jaxlm.tasks.regression import Regression
@@ -27,6 +28,7 @@ TASKS: dict[str, type[Task]] = {
         QuestionAnswering,
         Embedding,
         Ranking,
+        MultiTask,
         MaskedLM,
     )
 }

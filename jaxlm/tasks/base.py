@@ -38,8 +38,8 @@ class Task(abc.ABC):
     model_class: type[PretrainedModel]
     label_kind: ClassVar[LabelKind | None]  # what its data's label column holds; None: it has none
     metrics_to_judge_by: ClassVar[tuple[str, ...]]  # the best checkpoint goes by the first, unless set otherwise
+    best_metric: ClassVar[float] = 1.0  # the best value of these, but for losses; 100 where they are per cent
     score_activation: ClassVar[str | None] = None  # see `BertConfig`
-    predict_flags: ClassVar[str] = '--text "a text of your own"'  # an example of what `predict` reads
     library: ClassVar[str] = "transformers"  # which opens the exported directory, as `usage` shows
 
     def __init__(self, stage: Stage, tokenizer: TextTokenizer):
@@ -50,6 +50,7 @@ class Task(abc.ABC):
             known = ", ".join(self.metrics_to_judge_by)
             raise UserError(f"--train.metric is {self.metric}; {self.name} is judged by one of {known}")
         self.larger_is_better = self.metric != "loss"
+        self.pairs = False  # whether it was trained on pairs of texts
 
     @classmethod
     def for_training(cls, stage: Stage, tokenizer: TextTokenizer, train: Table, shape: BertConfig) -> Self:
@@ -90,6 +91,11 @@ class Task(abc.ABC):
         """`examples` for `predict`, of a table without answers."""
         return self.examples(table)
 
+    @property
+    def max_length(self) -> int:
+        """Tokens where texts are cut."""
+        return self.stage.data.max_length
+
     def describe_cut(self, count: int) -> str:
         """What `examples` cut, for a person."""
         return f"{count} texts cut to {self.stage.data.max_length} tokens (--data.max_length)"
@@ -114,6 +120,10 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def flops(self, config: BertConfig, tokens: float, examples: float, row_length: int) -> float:
         """Model FLOPs of a training step (`jaxlm.training.flops`) over real tokens and examples."""
+
+    def step_flops(self, config: BertConfig, batches: Any, step: int, batch: DeviceBatch) -> float:
+        """`flops` of a training step, over all processes; `batch` is that of `batches` at `step`."""
+        return self.flops(config, batches.tokens(step), batches.count(step), batch["input_ids"].shape[1])
 
     @abc.abstractmethod
     def evaluate(self, model: Any, batch: DeviceBatch) -> Outputs:
@@ -150,14 +160,24 @@ class Task(abc.ABC):
         return {}
 
     def save(self, directory: Path, config: BertConfig, params: Any) -> None:
-        """Writes config and weights of a trained model; `facts` go with them."""
-        facts = {"task": self.name} | self.facts()
+        """Writes config and weights of a trained model; `facts` go with them. To be called by every process."""
+        facts = {"task": self.name} | ({"pairs": True} if self.pairs else {}) | self.facts()
         config = dataclasses.replace(config, facts=facts, score_activation=self.score_activation)
-        self.model_class.save_params(directory, config, params)
+        max_shard_size = round(self.stage.train.max_shard_size * 10**9)
+        self.model_class.save_params(directory, config, params, max_shard_size=max_shard_size)
 
     @abc.abstractmethod
     def description(self) -> str:
         """One sentence for the model card."""
+
+    @classmethod
+    def predict_flags(cls, pairs: bool) -> str:
+        """An example of what `predict` reads; `pairs`: it was trained on pairs of texts."""
+        return '--text "a text" --text_pair "its second text"' if pairs else '--text "a text of your own"'
+
+    def predict_commands(self, directory: str) -> list[str]:
+        """How `predict` is called with the exported directory."""
+        return [f"python -m jaxlm predict {directory} {self.predict_flags(self.pairs)}"]
 
     def usage(self) -> str:
         """Python that uses the exported directory with `transformers`, for the model card."""

@@ -18,7 +18,7 @@ from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, Pooling, SentenceEncoder
 from jaxlm.models.embedding import unit
 from jaxlm.tasks.base import DeviceBatch, Metrics, Outputs, Task
-from jaxlm.tasks.pairs import contrastive_losses, cosines, pair_metrics, score_metrics
+from jaxlm.tasks.pairs import contrastive_losses, cosent_loss, cosines, pair_metrics, score_metrics
 from jaxlm.training.flops import train_flops
 
 
@@ -40,9 +40,14 @@ class Embedding(Task):
     @classmethod
     def for_training(cls, stage: Stage, tokenizer: TextTokenizer, train: Table, shape: BertConfig) -> Self:
         settings = stage.embedding
-        if settings.loss == "cosine":
-            scores = _scores(train, Problems(train.source, stage.data.bad_rows))
+        if settings.loss != "contrastive":
+            scores = _scores(train, Problems(train.source, stage.data.bad_rows), loss=settings.loss)
             known = scores[np.isfinite(scores)]
+            if len(known) and known.min() == known.max() and settings.loss == "cosent":
+                raise UserError(
+                    f"{train.source}: all scores are {known[0]:g}; cosent learns from higher and lower ones"
+                )
+        if settings.loss == "cosine":
             lowest = float(known.min()) if settings.lowest is None else settings.lowest
             highest = float(known.max()) if settings.highest is None else settings.highest
             if lowest >= highest:
@@ -104,17 +109,17 @@ class Embedding(Task):
         if settings.positive is not None and (table.labels is not None or training):
             return _labelled(table, settings.positive), None
         if table.labels is None:
-            if training and settings.loss == "cosine":
-                raise UserError(f"{table.source}: --embedding.loss cosine learns from scores; which column has them? "
-                                "--data.label NAME")  # fmt: skip
+            if training and settings.loss != "contrastive":
+                raise UserError(f"{table.source}: --embedding.loss {settings.loss} learns from scores; which column "
+                                "has them? --data.label NAME")  # fmt: skip
             return table, None
         if training and settings.loss == "contrastive":
             raise UserError(
                 f"{table.source} has labels, and a contrastive loss takes every pair for one that belongs together: "
-                "choose those with --embedding.positive LABEL, or learn scores with --embedding.loss cosine"
+                "choose those with --embedding.positive LABEL, or learn scores with --embedding.loss cosine or cosent"
             )
         problems = Problems(table.source, self.stage.data.bad_rows)
-        scores = _scores(table, problems, self.stage.embedding.lowest, self.stage.embedding.highest)
+        scores = _scores(table, problems, self.stage.embedding.lowest, self.stage.embedding.highest, loss=settings.loss)
         keep = np.isfinite(scores)
         if not keep.any():
             raise UserError(f"{table.source}: no row has a usable score ({problems.counts})")
@@ -157,6 +162,9 @@ class Embedding(Task):
         if self.settings.loss == "contrastive":
             same = gathered(batch["same_texts"])
             losses = contrastive_losses(vectors, same, there, self.settings.scale, self.settings.symmetric)
+        elif self.settings.loss == "cosent":
+            cosine = (vectors[:, 0] * vectors[:, 1]).sum(-1)
+            return cosent_loss(cosine, gathered(batch["scores"])[:, 0], there, self.settings.scale) * there.sum()
         else:
             lowest, highest = self._score_range()
             wanted = (gathered(batch["scores"])[:, 0] - lowest) / (highest - lowest)
@@ -247,10 +255,12 @@ def _labelled(table: Table, label: str) -> Table:
     return table.choose(np.flatnonzero(keep))
 
 
-def _scores(table: Table, problems: Problems, lowest: float | None = None, highest: float | None = None) -> np.ndarray:
+def _scores(
+    table: Table, problems: Problems, lowest: float | None = None, highest: float | None = None, *, loss: str
+) -> np.ndarray:
     """A table's labels as numbers, NaN where one is none that serves; `problems` stops at it or counts it."""
     if table.labels is None:
-        raise UserError(f"{table.source}: --embedding.loss cosine learns from scores; which column has them? "
+        raise UserError(f"{table.source}: --embedding.loss {loss} learns from scores; which column has them? "
                         "--data.label NAME")  # fmt: skip
     scores = np.full(len(table), np.nan)
     for row, (label, place) in enumerate(zip(table.labels, table.places, strict=True)):

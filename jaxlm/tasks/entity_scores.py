@@ -1,4 +1,4 @@
-"""Precision, recall and F1 of entities: one is right where type and both ends are.
+"""Precision, recall and F1 of entities: one is right where type and both ends are; and of tags that mark none.
 
 As in the CoNLL shared tasks (Tjong Kim Sang and De Meulder 2003): over all entities together, equal to the official
 script conlleval and to `seqeval` in its default mode.
@@ -31,6 +31,23 @@ def entity_scores(truth: Tags, guess: Tags) -> tuple[dict[str, float], dict[str,
         for kind in sorted({*true, *guessed})
     }
     return _scores(right.total(), true.total(), guessed.total()), by_type
+
+
+def tag_scores(truth: Tags, guess: Tags) -> tuple[dict[str, float], dict[str, dict[str, Any]]]:
+    """Of tags that mark no entities: the mean over them of their F1 (`macro_f1`), and scores by tag, by scikit-learn.
+
+    "" in `guess` is no tag: a word that was given none.
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
+    expected, found = ([tag for tags in side for tag in tags] for side in (truth, guess))
+    kinds = sorted({*expected, *found} - {""})
+    columns = precision_recall_fscore_support(expected, found, labels=kinds, zero_division=0)
+    by_tag = {
+        kind: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(s)}
+        for kind, p, r, f, s in zip(kinds, *columns, strict=True)
+    }
+    return {"macro_f1": float(columns[2].mean())}, by_tag
 
 
 def _scores(right: int, true: int, guessed: int) -> dict[str, float]:

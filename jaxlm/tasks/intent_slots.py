@@ -15,6 +15,7 @@ from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, BertForIntentAndSlots, IntentAndSlotsOutput
+from jaxlm.models.weights import is_writer
 from jaxlm.tasks.base import DeviceBatch, Metrics, Outputs
 from jaxlm.tasks.classification import in_order, listing
 from jaxlm.tasks.entity_scores import accuracy, entity_scores
@@ -161,8 +162,9 @@ class IntentAndSlots(TokenClassification):
 
     def save(self, directory: Path, config: BertConfig, params: Any) -> None:
         """Both halves, which `BertForIntentAndSlots` writes into directories of their own, get the tokenizer, too."""
-        for half in ("intent", "slots"):
-            self.tokenizer.save(directory / half, max_length=self.stage.data.max_length)
+        if is_writer(params):
+            for half in ("intent", "slots"):
+                self.tokenizer.save(directory / half, max_length=self.stage.data.max_length)
         super().save(directory, config, params)
 
     def description(self) -> str:

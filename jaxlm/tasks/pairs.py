@@ -39,6 +39,24 @@ def contrastive_losses(
     return (forward + losses(vectors[:, 1], vectors[:, 0], same[:, 0], there)) / 2 if symmetric else forward
 
 
+def cosent_loss(found: jax.Array, scores: jax.Array, there: jax.Array, scale: float) -> jax.Array:
+    """How far the order of the pairs' cosines is from that of their scores: a scalar, of the batch as a whole.
+
+    log(1 + sum of exp(scale (found_i - found_j)) over all i and j with scores_i < scores_j): CoSENT (Su 2022,
+    https://kexue.fm/archives/8847, equation 6), the CoSENTLoss of sentence-transformers.
+
+    Args:
+      found: the cosine of each pair, `[pairs]`.
+      scores: `[pairs]`; their order alone matters.
+      there: `[pairs]`, 0 for a pair that is none.
+      scale: of the cosines.
+    """
+    real = there != 0
+    ordered = (scores[:, None] < scores[None]) & real[:, None] & real[None]
+    excess = jnp.where(ordered, scale * (found[:, None] - found[None]), -jnp.inf)
+    return jax.nn.logsumexp(jnp.append(excess, 0.0))
+
+
 _losses = jax.jit(contrastive_losses, static_argnames="symmetric")
 
 

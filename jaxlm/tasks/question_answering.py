@@ -36,7 +36,7 @@ class QuestionAnswering(Task):
     model_class = BertForQuestionAnswering
     label_kind = None
     metrics_to_judge_by = ("f1", "exact_match", "loss")
-    predict_flags = '--text "a question" --text_pair "a text that answers it"'
+    best_metric = 100.0
 
     def __init__(self, stage: Stage, tokenizer: TextTokenizer, *, unanswerable: bool, null_threshold: float = 0.0):
         super().__init__(stage, tokenizer)
@@ -122,6 +122,10 @@ class QuestionAnswering(Task):
         if len(lost) == len(table):
             raise UserError(f"{table.source}: no answer has a token, such as {text!r}")
         table.skipped["answer without a token"] = len(lost)
+
+    @classmethod
+    def predict_flags(cls, pairs: bool) -> str:
+        return '--text "a question" --text_pair "a text that answers it"'
 
     def describe_cut(self, count: int) -> str:
         return f"{count} questions cut to {self.stage.qa.max_question_length} tokens (--qa.max_question_length)"

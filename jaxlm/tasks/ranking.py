@@ -45,7 +45,6 @@ class Ranking(SequenceTask):
     outputs = 1
     score_activation = "torch.nn.modules.activation.Sigmoid"
     library = "sentence-transformers"
-    predict_flags = '--text "a query" --text_pair "a passage"'
 
     def __init__(
         self, stage: Stage, tokenizer: TextTokenizer, largest: float | None = None, relevant: float | None = None
@@ -84,6 +83,10 @@ class Ranking(SequenceTask):
     ) -> Table:
         table = table_of_texts(source, texts, settings, pairs)
         return _of_pairs(table, "a query needs its passage: --text_pair, or --input FILE with a column of each")
+
+    @classmethod
+    def predict_flags(cls, pairs: bool) -> str:
+        return '--text "a query" --text_pair "a passage"'
 
     def facts(self) -> dict[str, Any]:
         return {"largest": self.largest, "relevant": self.relevant}

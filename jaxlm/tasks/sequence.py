@@ -27,6 +27,8 @@ class SequenceTask(Task):
     def examples(self, table: Table, *, training: bool = False) -> tuple[Examples, int]:
         encoded = self.tokenizer.encode(table.texts, table.pairs, self.stage.data.max_length)
         targets: dict[str, np.ndarray] = {}
+        if training:
+            self.pairs = table.pairs is not None
         if table.labels is not None:
             values, keep = self.targets(table, training)
             if not keep.all():

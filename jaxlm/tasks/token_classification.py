@@ -13,7 +13,7 @@ import optax
 from jaxlm.config import DataSettings, Stage
 from jaxlm.data.loader import Examples
 from jaxlm.data.sources import Table
-from jaxlm.data.tags import OUTSIDE, entities
+from jaxlm.data.tags import OUTSIDE, entities, is_tag
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.data.windows import windows_of_words
 from jaxlm.data.word_files import read_words
@@ -23,7 +23,7 @@ from jaxlm.models import BertConfig, BertForTokenClassification
 from jaxlm.models.hub import PretrainedModel
 from jaxlm.tasks.base import DeviceBatch, Metrics, Outputs, Task
 from jaxlm.tasks.classification import listing
-from jaxlm.tasks.entity_scores import accuracy, entity_scores
+from jaxlm.tasks.entity_scores import accuracy, entity_scores, tag_scores
 from jaxlm.training.flops import train_flops
 
 UNLABELLED = 0  # in a batch, tag n is n + 1: tokens that speak for no word, and words whose tag no one knows
@@ -42,26 +42,40 @@ class TokenClassification(Task):
 
     A tag of dev or test that never occurs in train is one that the model cannot give: it takes no part in the loss, and
     counts as missed in the other metrics. Sentences longer than `data.max_length` are read in overlapping windows.
+
+    Tags without prefixes, such as parts of speech, mark no entities (`WordTable.flat`): words are judged one by one.
     """
 
     name = "token_classification"
     model_class: type[PretrainedModel] = BertForTokenClassification
     label_kind = None
-    metrics_to_judge_by: ClassVar[tuple[str, ...]] = ("f1", "loss", "accuracy", "precision", "recall")
+    metrics_to_judge_by: ClassVar[tuple[str, ...]] = ("f1", "accuracy", "loss", "precision", "recall", "macro_f1")
     intents: ClassVar[bool] = False  # whether sentences have labels of their own, too
 
-    def __init__(self, stage: Stage, tokenizer: TextTokenizer, tags: list[str], overlap: float | None = None):
+    def __init__(
+        self, stage: Stage, tokenizer: TextTokenizer, tags: list[str], overlap: float | None = None, flat: bool = False
+    ):
         super().__init__(stage, tokenizer)
+        if flat and stage.train.metric is None:
+            self.metric = "accuracy"
+        if self.metric in (("f1", "precision", "recall") if flat else ("macro_f1",)):
+            kind = (
+                "tags without B- and I- are judged by accuracy, macro_f1 or" if flat else "entities, by f1, accuracy or"
+            )
+            raise UserError(f"--train.metric is {self.metric}; {kind} loss")
+        self.flat = flat
         self.tags = tags
         self.overlap = stage.tags.overlap if overlap is None else overlap
 
     @classmethod
     def for_training(cls, stage: Stage, tokenizer: TextTokenizer, train: Table, shape: BertConfig) -> Self:
-        return cls(stage, tokenizer, tags_of(train, shape, new_head=stage.model.new_head))
+        tags = tags_of(train, shape, new_head=stage.model.new_head)
+        return cls(stage, tokenizer, tags, flat=_with_words(train).flat)
 
     @classmethod
     def for_model(cls, stage: Stage, tokenizer: TextTokenizer, config: BertConfig) -> Self:
-        return cls(stage, tokenizer, list(config.id2label.values()), config.facts.get("overlap"))
+        tags = list(config.id2label.values())
+        return cls(stage, tokenizer, tags, config.facts.get("overlap"), flat=not any(map(is_tag, tags)))
 
     @classmethod
     def read(
@@ -137,9 +151,10 @@ class TokenClassification(Task):
         return Outputs(sums=loss_and_weight(logits, batch["tags"], "tag_"), by_token=best(logits, "tag"))
 
     def metrics(self, sums: dict[str, float], outputs: dict[str, np.ndarray], examples: Examples) -> Metrics:
-        """Loss and accuracy over words; precision, recall and F1 of entities, over all and by type."""
+        """Loss and accuracy over words; precision, recall and F1 of entities, over all and by type; or of the words of
+        each tag, by scikit-learn, and the mean of their F1."""
         table, guess = examples.records.table, self._tags_of_words(outputs, examples.records)[0]
-        overall, by_type = entity_scores(table.tags, guess)
+        overall, by_type = tag_scores(table.tags, guess) if self.flat else entity_scores(table.tags, guess)
         metrics: Metrics = {
             "loss": sums["tag_loss"] / max(sums["tag_weight"], 1.0),
             "accuracy": accuracy(table.tags, guess),
@@ -152,11 +167,13 @@ class TokenClassification(Task):
     def _tags_of_words(
         self, outputs: dict[str, np.ndarray], records: TaggedWords
     ) -> tuple[list[list[str]], list[list[float]]]:
-        """The tags given to the words of each sentence, and their probabilities; O to a word without tokens."""
+        """The tags given to the words of each sentence, and their probabilities; O, or "", to a word without tokens."""
         there = np.maximum(records.first_token, 0)
         silent = records.first_token < 0
         numbers = np.where(silent, -1, outputs["tag"][there])
-        tags = iter([OUTSIDE if number < 0 else self.tags[number] for number in numbers.tolist()])
+        tags = iter(
+            [("" if self.flat else OUTSIDE) if number < 0 else self.tags[number] for number in numbers.tolist()]
+        )
         probabilities = iter(np.where(silent, 1.0, outputs["tag_probability"][there]).tolist())
         words = records.table.words
         return (
@@ -166,37 +183,52 @@ class TokenClassification(Task):
 
     def predictions(self, outputs: dict[str, np.ndarray], examples: Examples) -> Iterator[dict[str, Any]]:
         """`{"entities": [{"type": "PER", "text": "Ada", "start": 0, "end": 3, "probability": 0.98}], "words": ["Ada"],
-        "tags": ["B-PER"]}`: offsets are characters of the text, a probability the mean of its words'."""
+        "tags": ["B-PER"]}`: offsets are characters of the text, a probability the mean of its words'.
+
+        Of flat tags `{"tagged": [{"tag": "NOUN", "text": "film", "start": 2, "end": 6, "probability": 0.98}], ...}`: an
+        item a word, with tag null where the word has no token.
+        """
         table = examples.records.table
         tags, probabilities = self._tags_of_words(outputs, examples.records)
         for row in range(len(table)):
-            yield {
-                "entities": [
-                    self._entity(table, row, kind, start, end, probabilities[row][start:end])
-                    for kind, start, end in entities(tags[row])
-                ],
-                "words": table.words[row],
-                "tags": tags[row],
-            }
+            if self.flat:
+                found = {
+                    "tagged": [
+                        {"tag": tag or None} | self._span(table, row, place, place + 1, probabilities[row])
+                        for place, tag in enumerate(tags[row])
+                    ]
+                }
+            else:
+                found = {
+                    "entities": [
+                        {"type": kind} | self._span(table, row, start, end, probabilities[row])
+                        for kind, start, end in entities(tags[row])
+                    ]
+                }
+            yield found | {"words": table.words[row], "tags": [tag or None for tag in tags[row]]}
 
     @staticmethod
-    def _entity(
-        table: WordTable, row: int, kind: str, start: int, end: int, probabilities: list[float]
-    ) -> dict[str, Any]:
+    def _span(table: WordTable, row: int, start: int, end: int, probabilities: list[float]) -> dict[str, Any]:
+        """Words `start` to `end` - 1 of a sentence."""
         first, last = table.starts[row][start], table.starts[row][end - 1] + len(table.words[row][end - 1])
         return {
-            "type": kind,
             "text": table.texts[row][first:last],
             "start": first,
             "end": last,
-            "probability": sum(probabilities) / len(probabilities),
+            "probability": sum(probabilities[start:end]) / (end - start),
         }
 
     def summary(self, prediction: dict[str, Any]) -> str:
+        if self.flat:
+            return " ".join(f"{item['text']}/{item['tag']}" for item in prediction["tagged"])
         return ", ".join(f"{entity['type']} {entity['text']!r}" for entity in prediction["entities"]) or "no entity"
 
     def verdict(self, prediction: dict[str, Any], table: Table, row: int) -> str:
         table = _with_words(table)
+        if self.flat:
+            pairs = list(zip((table.tags or [])[row], prediction["tags"], strict=True))
+            right = sum(one == other for one, other in pairs)
+            return "right" if right == len(pairs) else f"{right} of {len(pairs)} words are right"
         truth = entities((table.tags or [])[row])
         if truth == entities(prediction["tags"]):
             return "right"
@@ -204,13 +236,16 @@ class TokenClassification(Task):
         return "it has " + (", ".join(f"{kind} {' '.join(words[a:b])!r}" for kind, a, b in truth) or "no entity")
 
     def description(self) -> str:
+        if self.flat:
+            return f"Gives each word of a sentence one of {len(self.tags)} tags: {listing(self.tags)}."
         kinds = list(dict.fromkeys(tag[2:] for tag in self.tags if tag != OUTSIDE))
         return f"Marks {len(kinds)} types of entities in a sentence: {listing(kinds)}."
 
     def usage(self) -> str:
-        return """from transformers import pipeline
+        strategy = "none" if self.flat else "first"  # transformers would merge words of one tag
+        return f"""from transformers import pipeline
 
-tagger = pipeline("token-classification", "PATH_OF_THIS_DIRECTORY", aggregation_strategy="first")
+tagger = pipeline("token-classification", "PATH_OF_THIS_DIRECTORY", aggregation_strategy="{strategy}")
 print(tagger("A sentence."))"""
 
 
@@ -218,15 +253,18 @@ def tags_of(train: Table, shape: BertConfig, *, new_head: bool) -> list[str]:
     """The tags that a model learns: those of the training data, O first; or its own, where it has them all.
 
     Raises:
-      UserError: no word of the training data is part of an entity.
+      UserError: no word of the training data is part of an entity; or, of flat tags, all are the same.
     """
-    found = {tag for tags in _with_words(train).tags or [] for tag in tags} | {OUTSIDE}
+    table = _with_words(train)
+    outside = set() if table.flat else {OUTSIDE}
+    found = {tag for tags in table.tags or [] for tag in tags} | outside
     if len(found) < 2:
-        raise UserError(f"{train.source}: no word is part of an entity, all tags are O")
+        reason = f"all tags are {found.pop()}" if table.flat else "no word is part of an entity, all tags are O"
+        raise UserError(f"{train.source}: {reason}")
     own = list(shape.id2label.values())
     if found <= set(own) and not new_head:
         return own
-    return [OUTSIDE, *sorted(found - {OUTSIDE}, key=lambda tag: (tag[2:], tag))]
+    return [*outside, *sorted(found - outside, key=lambda tag: ("" if table.flat else tag[2:], tag))]
 
 
 def labelled(targets: jax.Array) -> jax.Array:

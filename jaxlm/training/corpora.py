@@ -4,7 +4,6 @@ import dataclasses
 import math
 from pathlib import Path
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -14,6 +13,7 @@ from jaxlm.data.prepared import PreparedData, is_prepared
 from jaxlm.data.pretraining import Marks, PhasedBatches, RowBatches
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
+from jaxlm.parallel.mesh import row_shards, row_slice
 from jaxlm.tasks import Task
 
 _SENTENCE_ENDS = (".", "!", "?", "。", "！", "？", "।", "۔", "؟")  # noqa: RUF001
@@ -97,9 +97,10 @@ def row_batches(
         rows = [part.rows(split, length) for part in data]
         total = sum(map(len, rows))
         batch_size = batch_size if order else min(batch_size, total)
-        multiple = mesh.size * (train.micro_batches if order else 1)
+        multiple = row_shards(mesh) * (train.micro_batches if order else 1)
         padded = -(-batch_size // multiple) * multiple
-        share = padded // jax.process_count()
+        process, processes = row_slice(mesh)
+        share = padded // processes
         return RowBatches(
             corpora=rows,
             order=order,
@@ -113,8 +114,8 @@ def row_batches(
             finish=lambda batch, step: task.finish(batch, config.seed, step),
             first_step=first_step,
             first_place=first_place,
-            first_row=jax.process_index() * share,
-            last_row=(jax.process_index() + 1) * share,
+            first_row=process * share,
+            last_row=(process + 1) * share,
         )
 
     phases = train.phases or (Phase(steps=total_steps(config, corpora)),)

@@ -1,5 +1,6 @@
 """`--dry_run`: every part of the road once, in a scratch directory, and what the real run would take."""
 
+import contextlib
 import tempfile
 import time
 from pathlib import Path
@@ -11,7 +12,8 @@ from jax.sharding import Mesh
 from jaxlm.config import Config
 from jaxlm.console import Console, duration
 from jaxlm.models.hub import resolve
-from jaxlm.parallel.mesh import device_memory_bytes, make_mesh, put_batch
+from jaxlm.parallel import distributed
+from jaxlm.parallel.mesh import device_memory_bytes, mesh_for, put_batch
 from jaxlm.training.checkpoint import Checkpoints
 from jaxlm.training.evaluation import Evaluator
 from jaxlm.training.loop import write_model
@@ -22,14 +24,29 @@ _TIMED_STEPS = 2
 
 def dry_run(config: Config, name: str, console: Console) -> None:
     """Walks the road of a config, pre-training and twin included, and leaves nothing behind."""
-    mesh = make_mesh(config.mesh.devices)
-    with tempfile.TemporaryDirectory(prefix="jaxlm-dry-run-") as scratch:
-        workdir = Path(scratch)
+    mesh = mesh_for(config.mesh)
+    with contextlib.ExitStack() as cleanup:
+        workdir = _scratch(config, cleanup)
         runs = {name: config} if config.pretrain is None else stage_configs(config, workdir)
         seconds = sum(
             _walk(stage, workdir / stage_name, mesh, console, stage_name) for stage_name, stage in runs.items()
         )
+        distributed.meet("scratch directory done with")
     console.say(f"dry run passed; the real run would take about {duration(seconds)} and was not started")
+
+
+def _scratch(config: Config, cleanup: contextlib.ExitStack) -> Path:
+    """A directory that all processes see, and that goes when it is left: beside the run's own, if there are several."""
+    place = None
+    if jax.process_count() > 1:
+        place = Path(config.workdir or ".").absolute().parent
+        while not place.is_dir():
+            place = place.parent
+        distributed.check_shared(place)
+    made = ""
+    if jax.process_index() == 0:
+        made = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="jaxlm-dry-run-", dir=place))
+    return Path(distributed.of_first("scratch directory", made))
 
 
 def _memory(step: jax.stages.Compiled) -> str:
@@ -72,11 +89,12 @@ def _walk(config: Config, workdir: Path, mesh: Mesh, console: Console, name: str
     for split in ("dev", "test"):
         if split in setup.batches:
             batches = setup.batches[split]
-            evaluator.outputs(state["params"], batches, steps=1)
-            started = time.perf_counter()
-            evaluator.outputs(state["params"], batches, steps=1)
             rounds = -(-setup.steps // setup.eval_every) if split == "dev" else 1
-            evaluation_s += (time.perf_counter() - started) * batches.steps * rounds
+            for start, end in zip(batches.starts, [*batches.starts[1:], batches.steps], strict=True):
+                evaluator.outputs(state["params"], batches, steps=[start])
+                started = time.perf_counter()
+                evaluator.outputs(state["params"], batches, steps=[start])
+                evaluation_s += (time.perf_counter() - started) * (end - start) * rounds
             console.say(f"{name}: one evaluation step on {split}")
     with console.phase(f"{name}: checkpoint, saved and restored"):
         checkpoints = Checkpoints(workdir / "checkpoints", setup.task.larger_is_better)
@@ -85,7 +103,8 @@ def _walk(config: Config, workdir: Path, mesh: Mesh, console: Console, name: str
         state, _ = checkpoints.restore(1, setup.abstract_state())
         checkpoints.close()
     with console.phase(f"{name}: model directory, written and loaded"):
-        write_model(setup, jax.tree.map(np.asarray, state["params"]), workdir / "model", {"train": {"loss": loss}})
+        write_model(setup, state["params"], workdir / "model", {"train": {"loss": loss}})
+        distributed.meet("model written")
         setup.task.model_class.from_pretrained(resolve(workdir / "model"))
     console.say(
         f"{name}: training {duration(training_s)}, evaluation {duration(evaluation_s)}, compilation {compile_s:.0f} s"

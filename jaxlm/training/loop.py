@@ -7,18 +7,19 @@ checkpoint of its step, which remembers its score; what the loop must know after
 
 import dataclasses
 import math
-import signal
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from jaxlm.config import TrainSettings
 from jaxlm.console import Console, duration
 from jaxlm.data.loader import prefetch
+from jaxlm.data.part_batches import of_part
 from jaxlm.errors import NonFiniteLoss
+from jaxlm.models.multi_task import MultiTaskBert
+from jaxlm.parallel import distributed
 from jaxlm.parallel.mesh import put_batch
 from jaxlm.tasks import Task
 from jaxlm.training.checkpoint import Checkpoints
@@ -28,8 +29,9 @@ from jaxlm.training.flops import model_flops_utilization
 from jaxlm.training.model_card import write_model_card
 from jaxlm.training.optimizer import learning_rate_schedule
 from jaxlm.training.records import Recorder, scalars, write_config, write_summary
-from jaxlm.training.setup import Setup, compute_dtype
+from jaxlm.training.setup import Setup, compute_dtype, trains_tokenizer
 from jaxlm.training.step import State
+from jaxlm.training.stopping import Interrupted, StopRequest
 
 
 @dataclasses.dataclass
@@ -47,36 +49,6 @@ class Progress:
     compile_s: float = 0.0
     tokens: float = 0
     examples: int = 0
-
-
-class Interrupted(Exception):
-    """The run was asked to stop and has saved itself; `signal` says by what."""
-
-    def __init__(self, signal_number: int, step: int):
-        super().__init__(f"stopped at step {step} by {signal.Signals(signal_number).name}; the same command goes on")
-        self.signal_number = signal_number
-
-
-class _StopRequest:
-    """Remembers SIGTERM and SIGINT, so that a step is never cut in two; a second SIGINT ends at once."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> "_StopRequest":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._note)
-        return self
-
-    def _note(self, number: int, _: Any) -> None:
-        if self.received == signal.SIGINT and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = number
-
-    def __exit__(self, *_: Any) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
 
 
 def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str, Any]:
@@ -97,12 +69,15 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
     started = time.perf_counter()
 
     state: State = {}
-    if not (workdir / "checkpoints").is_dir():  # weights that cannot be read are found before anything is written
+    # Weights that cannot be read are found before anything is written.
+    if distributed.of_first("whether the run is new", not (workdir / "checkpoints").is_dir()):
         with console.phase("initialising the model"):
             state = jax.block_until_ready(setup.initial_state())
     workdir.mkdir(parents=True, exist_ok=True)
     if writes:
         write_config(workdir, config)
+        if trains_tokenizer(config):
+            setup.tokenizer.save(workdir / "tokenizer", max_length=config.data.max_length)
     checkpoints = Checkpoints(workdir / "checkpoints", task.larger_is_better)
     progress = Progress()
     if (found := checkpoints.latest()) is not None:
@@ -170,7 +145,9 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
             checkpoints.save(progress.step, state, dataclasses.asdict(progress), score)
 
     results: dict[str, Any] = {}
-    with _StopRequest() as stop:
+    with StopRequest() as stop:
+        stop.reached(progress.step)
+        stopped_by: int | None = None
         steps = prefetch(batches, progress.step, setup.steps, lambda batch: put_batch(batch, setup.mesh))
         pending: dict[str, jax.Array] | None = None
         while progress.step < setup.steps and not progress.stopped_because:
@@ -186,15 +163,14 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
             tokens, examples = batches.tokens(progress.step), batches.count(progress.step)
             progress.step += 1
             progress.tokens, progress.examples = progress.tokens + tokens, progress.examples + examples
-            length = batch["input_ids"].shape[1]
-            meter.dispatched[progress.step] = _Work(
-                tokens, examples, task.flops(setup.bert_config, tokens, examples, length)
-            )
+            flops = task.step_flops(setup.bert_config, batches, progress.step - 1, batch)
+            meter.dispatched[progress.step] = _Work(tokens, examples, flops)
 
             last = progress.step == setup.steps
             evaluates = "dev" in setup.batches and (last or progress.step % setup.eval_every == 0)
             saves = last or evaluates or progress.step % config.train.checkpoint_every == 0
-            if saves or stop.received:
+            stopped_by = stop.reached(progress.step)
+            if saves or stopped_by:
                 note_loss(progress.step, pending)
                 pending = None
             score = None
@@ -202,11 +178,13 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
                 results["dev"] = evaluate("dev")
                 score = float(results["dev"][task.metric])
                 _judge(progress, score, task, config.train)
-            if saves or stop.received:
+            if saves or stopped_by:
                 save(score)
-            if stop.received:
-                checkpoints.close()
-                raise Interrupted(stop.received, progress.step)
+            if stopped_by:
+                break
+        if stopped_by := stopped_by or stop.past_the_loop():
+            checkpoints.close()
+            raise Interrupted(stopped_by, progress.step)
 
     if progress.stopped_because:
         console.say(f"{name}: stopped early: {progress.stopped_because}")
@@ -228,21 +206,30 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
         "wall_s": wall_s,
         "compile_s": progress.compile_s,
     }
+    with console.phase("writing the model"):
+        write_model(setup, state["params"], workdir / "model", results)
     if writes:
-        params = jax.tree.map(np.asarray, state["params"])
-        with console.phase("writing the model"):
-            write_model(setup, params, workdir / "model", results)
         write_summary(workdir, results)
     if recorder:
         recorder.close()
     checkpoints.close()
+    distributed.meet(f"{name}: written")
     return results
 
 
 def write_model(setup: Setup, params: Any, directory: Path, results: dict[str, Any]) -> None:
-    """Writes the model directory: weights, config, tokenizer, and a card that says what it is."""
-    setup.tokenizer.save(directory, max_length=setup.config.data.max_length)
-    write_model_card(directory, setup, results)
+    """Writes the model directory: weights, config, tokenizer, and a card that says what it is; and in it those of the
+    parts, where there are any.
+
+    Every process takes part, since each may have its own part of `params`; the first one writes.
+    """
+    for part in setup.config.parts:
+        its_results = {split: of_part(metrics, part.name) for split, metrics in results.items()}
+        its_params = MultiTaskBert.params_of(setup.bert_config, params, part.name)
+        write_model(setup.of_part(part), its_params, directory / part.name, its_results)
+    if jax.process_index() == 0:
+        setup.tokenizer.save(directory, max_length=setup.task.max_length)
+        write_model_card(directory, setup, results)
     setup.task.save(directory, setup.bert_config, params)
 
 

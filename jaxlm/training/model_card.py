@@ -66,4 +66,4 @@ Made by jaxlm {jaxlm.__version__}: Python {platform.python_version()}, {versions
 def _jaxlm_use(task: Task) -> str:
     if task.name == "masked_lm":
         return ""
-    return f"\nOr: `python -m jaxlm predict PATH_OF_THIS_DIRECTORY {task.predict_flags}`\n"
+    return "".join(f"\nOr: `{command}`\n" for command in task.predict_commands("PATH_OF_THIS_DIRECTORY"))

@@ -8,15 +8,18 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from jaxlm.config import Config, fingerprint
+from jaxlm.config import Config, as_part, fingerprint, flatten
 from jaxlm.console import Console, duration
-from jaxlm.parallel.mesh import make_mesh
+from jaxlm.models import BertConfig
+from jaxlm.parallel import distributed
+from jaxlm.parallel.mesh import describe, make_mesh, mesh_for
 from jaxlm.predict import Predictor
 from jaxlm.tasks import TASKS
+from jaxlm.training.identity import identity
 from jaxlm.training.loop import train
 from jaxlm.training.plots import plot_losses
 from jaxlm.training.records import check_workdir, read_summary, scalars, write_config, write_summary
-from jaxlm.training.setup import Setup, set_up
+from jaxlm.training.setup import Setup, set_up, trains_tokenizer
 
 
 def run(config: Config, name: str, console: Console) -> None:
@@ -26,28 +29,38 @@ def run(config: Config, name: str, console: Console) -> None:
       name: the preset's name; with a hash of the settings it is the default directory.
     """
     workdir = Path(config.workdir or f"runs/{name}-{fingerprint(config)}")
+    distributed.agree("settings", flatten(config))
+    distributed.check_shared(workdir)
     applied = check_workdir(workdir, config)
     for change in applied:
         console.say(f"changed setting, applied: {change}")
-    if (summary := read_summary(workdir)) is not None:
+    if (summary := distributed.of_first("summary", read_summary(workdir))) is not None:
         console.say(f"this run is finished: {workdir}")
         _report(config, workdir, summary, console)
         return
-    mesh = make_mesh(config.mesh.devices)
+    mesh = mesh_for(config.mesh)
     platform = mesh.devices.flat[0].device_kind
-    console.say(f"{mesh.size} device(s) ({platform}), {jax.process_count()} process(es); run directory {workdir}")
+    laid_out = f", mesh {describe(mesh)}" if mesh.size > 1 else ""
+    processes = distributed.describe(mesh.size, config.train.batch_size)
+    console.say(f"{mesh.size} device(s) ({platform}){laid_out}, {processes}; run directory {workdir}")
     if config.pretrain is None:
         summary = _train_one(config, workdir, name, mesh, console)
     else:
         summary = _train_stages(config, workdir, mesh, console)
-    if jax.process_index() == 0:
-        _report(config, workdir, summary, console)
+    _report(config, workdir, summary, console)
 
 
-def prepare(config: Config, mesh: Mesh, console: Console, name: str) -> Setup:
-    """Reads data and model, and says what they are."""
+def prepare(config: Config, mesh: Mesh, console: Console, name: str, kept: Path | None = None) -> Setup:
+    """Reads data and model, and says what they are.
+
+    Args:
+      kept: the tokenizer that an earlier start of this run has made, where it makes its own.
+    """
     with console.phase(f"{name}: reading data and model"):
-        setup = set_up(config, mesh)
+        setup = set_up(config if kept is None else _with_tokenizer(config, kept), mesh)
+        setup = dataclasses.replace(setup, config=config)
+        if jax.process_count() > 1:
+            distributed.agree(f"{name}: data and model", identity(setup))
     for note in setup.notes:
         console.say(f"{name}: {note}")
     shape = setup.bert_config
@@ -56,6 +69,10 @@ def prepare(config: Config, mesh: Mesh, console: Console, name: str) -> Setup:
         f"vocabulary {shape.vocab_size}; {setup.steps} steps"
     )
     return setup
+
+
+def _with_tokenizer(config: Config, directory: Path) -> Config:
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, tokenizer=str(directory)))
 
 
 def stage_configs(config: Config, workdir: Path) -> dict[str, Config]:
@@ -76,9 +93,12 @@ def stage_configs(config: Config, workdir: Path) -> dict[str, Config]:
 
 def _train_one(config: Config, workdir: Path, name: str, mesh: Mesh, console: Console) -> dict[str, Any]:
     check_workdir(workdir, config)
-    if (summary := read_summary(workdir)) is not None:
+    if (summary := distributed.of_first("summary", read_summary(workdir))) is not None:
         return summary
-    summary = train(prepare(config, mesh, console, name), workdir, console, name)
+    made = workdir / "tokenizer"
+    kept = distributed.of_first("tokenizer", (made / "vocab.txt").is_file())  # the last of its files
+    setup = prepare(config, mesh, console, name, made if kept and trains_tokenizer(config) else None)
+    summary = train(setup, workdir, console, name)
     if jax.process_index() == 0:
         plot_losses({name: workdir}, workdir / "loss.png")
     return summary
@@ -96,6 +116,7 @@ def _train_stages(config: Config, workdir: Path, mesh: Mesh, console: Console) -
         plot_losses({name: workdir / name for name in runs}, workdir / "loss.png")
         _copy_directory(workdir / "finetune" / "model", workdir / "model")
         write_summary(workdir, summary)
+    distributed.meet("all stages written")
     return summary
 
 
@@ -115,27 +136,43 @@ def _report(config: Config, workdir: Path, summary: dict[str, Any], console: Con
         console.say(f"{judged}: " + ", ".join(f"{k} {v:.4g}" for k, v in scalars(summary[judged]).items()))
     if judged and "from_scratch" in summary:
         metrics, scratch = summary[judged], summary["from_scratch"][judged]
-        metric = config.train.metric or TASKS[config.task].metrics_to_judge_by[0]
+        judges = (config.train.metric, *TASKS[config.task].metrics_to_judge_by)
+        metric = next(name for name in judges if name in metrics)  # some tasks have other metrics for other data
         console.say(f"held-out {metric}, pre-trained:           {metrics[metric]:.3f}")
         console.say(f"held-out {metric}, without pre-training:  {scratch[metric]:.3f}")
         if "majority_accuracy" in metrics:
             console.say(f"held-out accuracy, always the majority:   {metrics['majority_accuracy']:.3f}")
     if config.task != "masked_lm" and judged:
-        _show_predictions(config, workdir, judged, console)
+        _show_predictions(config, workdir / "model", judged, console)
     console.say(f"training took {duration(summary['train']['wall_s'])} "
                 f"({summary['train']['tokens_per_second']:.0f} tokens/s after compilation)")  # fmt: skip
     console.say(f"loss curve: {workdir / 'loss.png'}")
     console.say(f"model: {workdir / 'model'}")
-    if config.task != "masked_lm":
-        console.say(f"next: python -m jaxlm predict {workdir / 'model'} {TASKS[config.task].predict_flags}")
-    else:
-        console.say(f"next: python -m jaxlm train configs/sst2.py --model.init {workdir / 'model'}")
+    for command in _what_next(config, workdir / "model"):
+        console.say(f"next: {command}")
 
 
-def _show_predictions(config: Config, workdir: Path, split: str, console: Console) -> None:
-    """Three held-out rows with what the model says of them."""
-    predictor = Predictor(str(workdir / "model"), make_mesh(1))
-    spec = str(getattr(config.data, split))
+def _what_next(config: Config, model: Path) -> list[str]:
+    """Commands that use a model."""
+    if config.parts:
+        return [line for part in config.parts for line in _what_next(as_part(config, part), model / part.name)]
+    if config.task == "masked_lm":
+        return [f"python -m jaxlm train configs/sst2.py --model.init {model}"]
+    pairs = bool(BertConfig.from_json(model / "config.json").facts.get("pairs"))
+    return [f"python -m jaxlm predict {model} {TASKS[config.task].predict_flags(pairs)}"]
+
+
+def _show_predictions(config: Config, model: Path, split: str, console: Console) -> None:
+    """Three held-out rows with what the model says of them; of several parts, for each."""
+    for part in config.parts:
+        if getattr(part.data, split) is not None:
+            console.say(f"{part.name}:")
+            _show_predictions(as_part(config, part), model / part.name, split, console)
+    spec = getattr(config.data, split)
+    if spec is None:
+        return
+    mesh = make_mesh(1) if jax.process_count() == 1 else mesh_for(config.mesh)
+    predictor = Predictor(str(model), mesh)
     task = predictor.task
     table = task.read(spec, split, config.data, known_labels=predictor.labels)
     table = table.choose([len(table) * part // 4 for part in (1, 2, 3)])

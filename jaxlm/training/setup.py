@@ -1,9 +1,12 @@
 """From a config to everything a training needs: task, tokenizer, model shape, planned batches, compiled step."""
 
+import contextlib
 import dataclasses
 import itertools
 import logging
 import math
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +17,18 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from jaxlm.config import Config
+from jaxlm.config import Config, Part, as_part
 from jaxlm.data.loader import Batches, Examples, make_batches
+from jaxlm.data.part_batches import PartBatches, PartsInTurn
 from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, hub
-from jaxlm.parallel.mesh import replicated
-from jaxlm.tasks import TASKS, Task
-from jaxlm.training import checkpoint
+from jaxlm.models.multi_task import SharedConfig, shape_of_head
+from jaxlm.parallel import distributed
+from jaxlm.parallel.mesh import row_shards, row_slice
+from jaxlm.parallel.sharding import check_model, laid_out, put_params, shardings
+from jaxlm.tasks import TASKS, MultiTask, Task
 from jaxlm.training.corpora import open_corpora, row_batches, uses_prepared_data
 from jaxlm.training.optimizer import make_optimizer
 from jaxlm.training.step import State, initial_state, make_train_step
@@ -40,7 +46,8 @@ class Setup:
     tokenizer: TextTokenizer
     bert_config: BertConfig
     init: Path | None  # directory of the weights to start from
-    batches: dict[str, Any]  # Batches, RowBatches or PhasedBatches of "train", and of "dev" and "test" where given
+    batches: dict[str, Any]  # Batches, RowBatches, PhasedBatches, PartBatches or PartsInTurn of "train", and of "dev"
+    # and "test" where given
     notes: list[str]  # what the data turned out to be, a line a split
     steps: int
     graphdef: nnx.GraphDef
@@ -51,25 +58,40 @@ class Setup:
         return self.config.train.eval_every or self.batches["train"].steps_per_epoch
 
     def abstract_state(self) -> State:
-        """The training state's shapes on this mesh."""
+        """The training state's shapes, and where they lie on this mesh."""
         params = self.task.model_class.abstract(self.bert_config)[1]
-        state = jax.eval_shape(lambda p: initial_state(p, self.optimizer), params)
-        return checkpoint.abstract(state, replicated(self.mesh))
+        return laid_out(jax.eval_shape(lambda p: initial_state(p, self.optimizer), params), self.mesh)
+
+    def of_part(self, part: Part) -> "Setup":
+        """The run as one of its parts sees it: what is written of a part is what a run of its own would write."""
+        if not (isinstance(self.task, MultiTask) and isinstance(self.bert_config, SharedConfig)):
+            raise TypeError(f"task {self.task.name} has no parts")
+        others = ", ".join(other.name for other in self.config.parts if other != part)
+        notes = [note.removeprefix(f"{part.name} ") for note in self.notes if note.startswith(f"{part.name} ")]
+        return dataclasses.replace(
+            self,
+            config=as_part(self.config, part),
+            task=self.task.parts[part.name],
+            bert_config=self.bert_config.heads[part.name].config,
+            notes=[*notes, f"trained on one encoder with other tasks: {others}"],
+        )
 
     def initial_state(self) -> State:
-        """The state of step 0: weights from `init` or at random, born on the mesh."""
-        key, whole = jax.random.key(self.config.seed), replicated(self.mesh)
+        """The state of step 0: weights from `init` or at random, born on the mesh, each device with its own part."""
+        key, layout = jax.random.key(self.config.seed), shardings(self.abstract_state(), self.mesh)
         model_class = self.task.model_class
         if self.init is None:
-            make = jax.jit(lambda key: model_class.initial_params(self.bert_config, key), out_shardings=whole)
-            params = make(key)
+            params = jax.jit(
+                lambda key: model_class.initial_params(self.bert_config, key), out_shardings=layout["params"]
+            )(key)
         else:
             loaded = model_class.load_params(self.init, self.bert_config, key, new_heads=self.config.model.new_head)
-            params = jax.device_put(loaded, whole)
-        return jax.jit(lambda p: initial_state(p, self.optimizer), donate_argnums=0, out_shardings=whole)(params)
+            params = put_params(loaded, self.mesh)
+        return jax.jit(lambda p: initial_state(p, self.optimizer), donate_argnums=0, out_shardings=layout)(params)
 
     def compile_train_step(self, number: int = 0) -> jax.stages.Compiled:
         """Compiles the training step for this mesh and the shapes of step `number`, ahead of its batch."""
+        state = self.abstract_state()
         step = make_train_step(
             self.graphdef,
             self.task.loss_weights,
@@ -78,11 +100,12 @@ class Setup:
             seed=self.config.seed,
             micro_batches=self.config.train.micro_batches,
             mesh=self.mesh,
+            layout=shardings(state, self.mesh),
         )
-        processes = jax.process_count()
+        _, processes = row_slice(self.mesh)
         local = self.batches["train"](number)
         shapes = {n: jax.ShapeDtypeStruct((processes * x.shape[0], *x.shape[1:]), x.dtype) for n, x in local.items()}
-        return step.lower(self.abstract_state(), shapes).compile()
+        return step.lower(state, shapes).compile()
 
 
 def set_up(config: Config, mesh: Mesh) -> Setup:
@@ -93,8 +116,9 @@ def set_up(config: Config, mesh: Mesh) -> Setup:
     """
     init = None if config.model.init is None else hub.resolve(config.model.init)
     given = None if init is None else TASKS[config.task].model_class.read_config(init)
-    prepare = _from_prepared if uses_prepared_data(config) else _from_tables
+    prepare = _from_parts if config.parts else _from_prepared if uses_prepared_data(config) else _from_tables
     tokenizer, task, bert_config, batches, notes, steps = prepare(config, mesh, init, given)
+    check_model(bert_config, mesh)
     dtype = compute_dtype(config.model.dtype)
     graphdef = task.model_class.abstract(bert_config, dtype)[0]
     weights = None if config.model.random_init else init
@@ -102,22 +126,25 @@ def set_up(config: Config, mesh: Mesh) -> Setup:
                  make_optimizer(config.optim, steps, config.train.phases))  # fmt: skip
 
 
-_Parts = tuple[TextTokenizer, Task, BertConfig, dict[str, Any], list[str], int]
+_Prepared = tuple[TextTokenizer, Task, BertConfig, dict[str, Any], list[str], int]
 
 
-def _from_tables(config: Config, mesh: Mesh, init: Path | None, given: BertConfig | None) -> _Parts:
-    """Examples in memory."""
-    if config.train.phases:
-        raise UserError("train.phases need prepared data: python -m jaxlm prepare CONFIG --output DIRECTORY")
-    kind = TASKS[config.task]
+def _read_tables(config: Config) -> dict[str, Table]:
     tables: dict[str, Table] = {}
     for split in ("train", "dev", "test"):
         if (spec := getattr(config.data, split)) is not None:
             known = tables["train"].known_labels if tables else frozenset()
-            tables[split] = kind.read(spec, split, config.data, known_labels=known)
-    tokenizer = _tokenizer(config, init, tables["train"])
+            tables[split] = TASKS[config.task].read(spec, split, config.data, known_labels=known)
+    return tables
+
+
+def _from_tables(config: Config, mesh: Mesh, init: Path | None, given: BertConfig | None) -> _Prepared:
+    """Examples in memory."""
+    _refuse_phases(config)
+    tables = _read_tables(config)
+    tokenizer = _tokenizer(config, init, [tables["train"]])
     shape = _shape(config, given, tokenizer, config.data.max_length)
-    task = kind.for_training(config, tokenizer, tables["train"], shape)
+    task = TASKS[config.task].for_training(config, tokenizer, tables["train"], shape)
     bert_config = task.configure(shape)
     notes: list[str] = []
     batches: dict[str, Any] = {}
@@ -132,7 +159,73 @@ def _from_tables(config: Config, mesh: Mesh, init: Path | None, given: BertConfi
     return tokenizer, task, bert_config, batches, notes, steps
 
 
-def _from_prepared(config: Config, mesh: Mesh, init: Path | None, given: BertConfig | None) -> _Parts:
+def _from_parts(config: Config, mesh: Mesh, init: Path | None, given: BertConfig | None) -> _Prepared:
+    """Examples in memory, of several tasks."""
+    _refuse_phases(config)
+    stages = {part.name: as_part(config, part) for part in config.parts}
+    tables: dict[str, dict[str, Table]] = {}
+    for name, stage in stages.items():
+        with _speaking_of(name):
+            tables[name] = _read_tables(stage)
+    tokenizer = _tokenizer(config, init, [of["train"] for of in tables.values()])
+    longest = max(config.parts, key=lambda part: part.data.max_length)
+    shape = _shape(config, given, tokenizer, longest.data.max_length, f"parts.{longest.name}.data.max_length")
+    parts: dict[str, Task] = {}
+    examples: dict[str, dict[str, tuple[Examples, int]]] = {}
+    for name, stage in stages.items():
+        with _speaking_of(name):
+            labelled = shape_of_head(shape, name)
+            parts[name] = TASKS[stage.task].for_training(stage, tokenizer, tables[name]["train"], labelled)
+            examples[name] = {
+                split: parts[name].examples(table, training=split == "train") for split, table in tables[name].items()
+            }
+    task = MultiTask(config, tokenizer, parts)
+    bert_config = task.configure(shape)
+
+    sizes = {name: of["train"][0].groups for name, of in examples.items()}
+    for part in config.parts:
+        share = config.train.batch_size * sizes[part.name] / sum(sizes.values())
+        train = dataclasses.replace(config.train, batch_size=part.batch_size or max(1, round(share)))
+        stages[part.name] = dataclasses.replace(stages[part.name], train=train)
+    epochs = {name: -(-sizes[name] // stage.train.batch_size) for name, stage in stages.items()}
+    steps = config.train.steps or math.ceil(config.train.epochs * max(epochs.values()) - 1e-9)
+    notes: list[str] = []
+    batches: dict[str, dict[str, Batches]] = {}
+    for name, stage in stages.items():
+        for split, (own, truncated) in examples[name].items():
+            with _speaking_of(name):
+                made = _batches(stage, parts[name], mesh, bert_config, own, split, steps)
+            batches.setdefault(split, {})[name] = made
+            note = in_part(_note(split, parts[name], own, made, truncated, tables[name][split]), name)
+            if split == "train":
+                times = max(epochs.values()) / epochs[name]
+                note += f", {stage.train.batch_size} of them a step, each {times:.3g} times an epoch"
+            notes.append(f"{name} {note}")
+    together = {split: PartBatches(of, steps) if split == "train" else PartsInTurn(of) for split, of in batches.items()}
+    return tokenizer, task, bert_config, together, notes, steps
+
+
+@contextlib.contextmanager
+def _speaking_of(part: str) -> Iterator[None]:
+    """Says in errors which part they are about, and calls settings by their names in it."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"part {part}: {in_part(str(error), part)}") from None
+
+
+def in_part(text: str, part: str) -> str:
+    """A message with the flags that it names as those of a part."""
+    text = text.replace("--train.metric", f"--parts.{part}.metric")
+    return re.sub(r"--(data|labels|tags|qa|ranking)\.(?!tokenizer\b|vocab_size\b)", rf"--parts.{part}.\1.", text)
+
+
+def _refuse_phases(config: Config) -> None:
+    if config.train.phases:
+        raise UserError("train.phases need prepared data: python -m jaxlm prepare CONFIG --output DIRECTORY")
+
+
+def _from_prepared(config: Config, mesh: Mesh, init: Path | None, given: BertConfig | None) -> _Prepared:
     """Rows on disk."""
     corpora = open_corpora(config)
     tokenizer = TextTokenizer.load(corpora.tokenizer)
@@ -148,6 +241,11 @@ def _from_prepared(config: Config, mesh: Mesh, init: Path | None, given: BertCon
     return tokenizer, task, task.configure(shape), dict(batches), notes, batches["train"].steps
 
 
+def trains_tokenizer(config: Config) -> bool:
+    """Whether a run makes a tokenizer of its own, which it has to keep: the next start would make another."""
+    return config.data.tokenizer is None and config.model.init is None and not uses_prepared_data(config)
+
+
 def compute_dtype(setting: str) -> Any:
     """`auto` is bfloat16 where the hardware multiplies it (TPU, GPU) and float32 on CPU."""
     if setting == "auto":
@@ -155,16 +253,22 @@ def compute_dtype(setting: str) -> Any:
     return jnp.dtype(setting)
 
 
-def _tokenizer(config: Config, init: Path | None, train: Table) -> TextTokenizer:
+def _tokenizer(config: Config, init: Path | None, train: Sequence[Table]) -> TextTokenizer:
     if config.data.tokenizer is not None:
         return TextTokenizer.load(hub.resolve(config.data.tokenizer, weights=False))
     if init is not None:
         return TextTokenizer.load(init)
-    texts = itertools.chain(train.texts, dict.fromkeys(train.pairs or ()))  # many questions may share a context
-    return TextTokenizer.train(texts, config.data.vocab_size, config.data.lowercase)
+    # Many questions may share a context.
+    texts = itertools.chain.from_iterable(itertools.chain(of.texts, dict.fromkeys(of.pairs or ())) for of in train)
+    trained = None  # by one process for all: two would learn two vocabularies
+    if jax.process_index() == 0:
+        trained = TextTokenizer.train(texts, config.data.vocab_size, config.data.lowercase).to_json()
+    return TextTokenizer.from_json(distributed.of_first("tokenizer", trained))
 
 
-def _shape(config: Config, given: BertConfig | None, tokenizer: TextTokenizer, longest: int) -> BertConfig:
+def _shape(
+    config: Config, given: BertConfig | None, tokenizer: TextTokenizer, longest: int, flag: str = "data.max_length"
+) -> BertConfig:
     model = config.model
     if given is not None:
         shape = given
@@ -185,7 +289,7 @@ def _shape(config: Config, given: BertConfig | None, tokenizer: TextTokenizer, l
             pad_token_id=tokenizer.special_ids["pad"],
         )
     if longest > shape.max_position_embeddings:
-        raise UserError(f"--data.max_length is {longest}; the model has {shape.max_position_embeddings} positions")
+        raise UserError(f"--{flag} is {longest}; the model has {shape.max_position_embeddings} positions")
     if model.hidden_dropout is not None:
         shape = dataclasses.replace(shape, hidden_dropout_prob=model.hidden_dropout)
     if model.attention_dropout is not None:
@@ -198,6 +302,7 @@ def _batches(
 ) -> Batches:
     training = split == "train"
     micro_batches = config.train.micro_batches if training else 1
+    process, processes = row_slice(mesh)
     return make_batches(
         examples,
         batch_size=config.train.batch_size if training else min(config.train.eval_batch_size, examples.groups),
@@ -205,12 +310,12 @@ def _batches(
         seed=config.seed if training else None,
         row_length=config.data.row_length,
         hidden_size=shape.hidden_size,
-        row_multiple=mesh.size * micro_batches,
+        row_multiple=row_shards(mesh) * micro_batches,
         side_by_side=micro_batches > 1,
         length_multiple=8 if mesh.devices.flat[0].platform == "cpu" else 128,
         finish=lambda batch, step: task.finish(batch, config.seed, step),
-        process=jax.process_index(),
-        processes=jax.process_count(),
+        process=process,
+        processes=processes,
     )
 
 

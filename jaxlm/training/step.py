@@ -9,7 +9,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from jaxlm.parallel.mesh import by_rows, replicated
+from jaxlm.parallel.mesh import by_rows, in_context, replicated
 
 State = dict[str, Any]  # {"step": int32 scalar, "params": nested dicts, "opt_state": optax's}
 Batch = dict[str, jax.Array]
@@ -30,6 +30,7 @@ def make_train_step(
     seed: int,
     micro_batches: int,
     mesh: Mesh,
+    layout: State,
 ) -> jax.stages.Wrapped:
     """Builds `step(state, batch) -> (state, metrics)`; the state passed in is donated.
 
@@ -40,12 +41,16 @@ def make_train_step(
     Args:
       loss_weights, loss_sums: of the task; see `jaxlm.tasks.base.Task`.
       seed: of dropout; the step's number is folded in, so that a resumed run draws the same masks.
+      layout: where each leaf of the state lies, `NamedSharding`s over `mesh`.
     """
 
     def loss_of(params: Any, batch: Batch, weights: jax.Array, key: jax.Array) -> jax.Array:
         return (loss_sums(nnx.merge(graphdef, params), batch, key) / weights).sum()
 
-    gradients = jax.value_and_grad(loss_of)
+    def gradients(params: Any, batch: Batch, weights: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
+        loss, grads = jax.value_and_grad(loss_of)(params, batch, weights, key)
+        # Split as the parameters are: no device holds the whole gradient longer than it takes to add it up.
+        return loss, jax.lax.with_sharding_constraint(grads, layout["params"]) if mesh.size > 1 else grads
 
     def accumulate(params: Any, batch: Batch, weights: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
         # Row r goes to micro-batch r % n: each device keeps the rows that it has, and full and short rows mix.
@@ -57,6 +62,10 @@ def make_train_step(
         return jax.lax.scan(add, (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)), parts)[0]
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
+        with in_context(mesh):
+            return update(state, batch)
+
+    def update(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state["step"])
         compute = gradients if micro_batches == 1 else accumulate
         weights = jnp.maximum(loss_weights(batch), 1)  # 0 where a batch happens to mask no token
@@ -69,5 +78,6 @@ def make_train_step(
         }
         return new, {"loss": loss, "weight": weights, "grad_norm": optax.tree.norm(grads)}
 
-    whole = replicated(mesh)
-    return jax.jit(step, donate_argnums=0, in_shardings=(whole, by_rows(mesh)), out_shardings=(whole, whole))
+    return jax.jit(
+        step, donate_argnums=0, in_shardings=(layout, by_rows(mesh)), out_shardings=(layout, replicated(mesh))
+    )

@@ -13,6 +13,7 @@ import tyro
 from jaxlm.config import DataSettings, MeshSettings
 from jaxlm.errors import UserError
 from jaxlm.flags import check_batch_size, check_output, parse
+from jaxlm.parallel import distributed
 from jaxlm.startup import start_jax
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def run(arguments: list[str]) -> int:
         raise UserError("--output FILE.npy says where the vectors of --input go")
     if args.text and args.output:
         raise UserError("--output is for the vectors of --input; those of --text are printed")
+    distributed.join(args.mesh)
     if args.input and ":" not in args.input and not Path(args.input).is_file():
         raise UserError(f"--input {args.input}: no such file")
     if not all(text.strip() for text in args.text):
@@ -58,11 +60,14 @@ def run(arguments: list[str]) -> int:
         raise UserError("--data.text_pair: a text has a vector, a pair has none; choose one column with --data.text")
     check_batch_size(args.batch_size)
     check_output(args.output)
-    console = start_jax(sys.stderr)
+    console = start_jax(args.mesh, sys.stderr)
 
+    import jax
+
+    from jaxlm.data.digest import digest
     from jaxlm.data.sources import read_table
     from jaxlm.embed import Embedder
-    from jaxlm.parallel.mesh import make_mesh
+    from jaxlm.parallel.mesh import mesh_for
     from jaxlm.tasks.embedding import rounded
 
     texts = list(args.text)
@@ -72,12 +77,14 @@ def run(arguments: list[str]) -> int:
             raise UserError(f"{args.input} has texts in pairs; choose one column with --data.text NAME")
         texts = table.texts
     embedder = Embedder(
-        args.model, make_mesh(args.mesh.devices), batch_size=args.batch_size, max_length=args.data.max_length or None
+        args.model, mesh_for(args.mesh), batch_size=args.batch_size, max_length=args.data.max_length or None
     )
+    distributed.agree("texts", digest(texts))
     if args.output:
         write_vectors(Path(args.output), texts, embedder, console)
     else:
-        for vector in embedder(texts):
+        vectors = embedder(texts)
+        for vector in vectors if jax.process_index() == 0 else []:
             print(json.dumps({"vector": rounded(vector)}))
     if embedder.truncated:
         console.say(f"{embedder.truncated} texts were cut to {embedder.max_length} tokens (--data.max_length)")
@@ -109,6 +116,7 @@ def write_vectors(path: Path, texts: list[str], embedder: "Embedder", console: "
             vectors.flush()
             os.replace(partial, path)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        if writes:
+            partial.unlink(missing_ok=True)
         raise
     console.say(f"{path}: the vectors of {shape[0]} texts, {shape[1]} numbers each")

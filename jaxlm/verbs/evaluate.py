@@ -33,18 +33,22 @@ def run(arguments: list[str]) -> int:
         raise UserError("which file? python -m jaxlm evaluate MODEL --data.test FILE")
     check_batch_size(args.batch_size)
     check_output(args.output)
-    start_jax(sys.stderr)
+    start_jax(args.mesh, sys.stderr)
+
+    import jax
 
     from jaxlm.atomic import write_atomically
-    from jaxlm.parallel.mesh import make_mesh
+    from jaxlm.parallel.mesh import mesh_for
     from jaxlm.predict import Predictor
 
     predictor = Predictor(
-        args.model, make_mesh(args.mesh.devices), batch_size=args.batch_size, max_length=args.data.max_length or None,
+        args.model, mesh_for(args.mesh), batch_size=args.batch_size, max_length=args.data.max_length or None,
         bad_rows=args.data.bad_rows,
     )  # fmt: skip
     table = predictor.task.read(args.data.test, "test", args.data, known_labels=predictor.labels)
     metrics, truncated = predictor.evaluate(table)
+    if jax.process_index() != 0:
+        return 0
     for name, value in metrics.items():
         if isinstance(value, (int, float)):
             print(f"{name}: {value:.6g}")

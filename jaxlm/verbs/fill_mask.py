@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from jaxlm.config import DataSettings
+from jaxlm.config import DataSettings, MeshSettings
 from jaxlm.errors import UserError
 from jaxlm.flags import check_output, parse
 from jaxlm.startup import start_jax
@@ -35,7 +35,7 @@ def run(arguments: list[str]) -> int:
     if args.top_k < 1:
         raise UserError(f"--top_k is {args.top_k}; it must be at least 1")
     check_output(args.output)
-    start_jax(sys.stderr)
+    start_jax(MeshSettings(distributed="off"), sys.stderr)
 
     from jaxlm.atomic import write_atomically
     from jaxlm.models import hub

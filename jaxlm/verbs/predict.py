@@ -11,6 +11,7 @@ import tyro
 from jaxlm.config import DataSettings, MeshSettings
 from jaxlm.errors import UserError
 from jaxlm.flags import check_batch_size, check_output, parse
+from jaxlm.parallel import distributed
 from jaxlm.startup import start_jax
 
 
@@ -39,6 +40,8 @@ def run(arguments: list[str]) -> int:
     args = parse(Arguments, arguments, "python -m jaxlm predict")
     if args.text and args.input:
         raise UserError("pass --text or --input, not both")
+    if distributed.join(args.mesh).processes > 1 and not args.text and not args.input:
+        raise UserError("several processes cannot share standard input; pass --input FILE")
     if args.input and not Path(args.input).is_file():
         raise UserError(f"--input {args.input}: no such file")
     if args.text_pair and len(args.text_pair) != len(args.text):
@@ -47,15 +50,17 @@ def run(arguments: list[str]) -> int:
         raise UserError("a --text is empty")
     check_batch_size(args.batch_size)
     check_output(args.output)
-    start_jax(sys.stderr)
+    start_jax(args.mesh, sys.stderr)
+
+    import jax
 
     from jaxlm.atomic import write_atomically
-    from jaxlm.parallel.mesh import make_mesh
+    from jaxlm.parallel.mesh import mesh_for
     from jaxlm.predict import Predictor
 
     texts = () if args.input else args.text or sys.stdin.buffer.read().split(b"\n")
     predictor = Predictor(
-        args.model, make_mesh(args.mesh.devices), batch_size=args.batch_size, max_length=args.data.max_length or None
+        args.model, mesh_for(args.mesh), batch_size=args.batch_size, max_length=args.data.max_length or None
     )
     task = predictor.task
     if args.input:
@@ -64,6 +69,8 @@ def run(arguments: list[str]) -> int:
         source = "--text" if args.text else "standard input"
         table = task.from_texts(source, texts, args.text_pair or None, args.data)
     lines = [json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in predictor.predict(table)]
+    if jax.process_index() != 0:
+        return 0
     if args.output:
         write_atomically(Path(args.output), "".join(lines))
     else:

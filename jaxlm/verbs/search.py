@@ -14,6 +14,7 @@ import tyro
 from jaxlm.config import DataSettings, MeshSettings
 from jaxlm.errors import UserError
 from jaxlm.flags import check_batch_size, check_output, parse
+from jaxlm.parallel import distributed
 from jaxlm.startup import start_jax
 
 if TYPE_CHECKING:
@@ -75,14 +76,16 @@ class Arguments:
 def run(arguments: list[str]) -> int:
     args = parse(Arguments, arguments, "python -m jaxlm search")
     asks = _check(args)
-    console = start_jax(sys.stderr)
+    if distributed.join(args.mesh).processes > 1:
+        raise UserError("search runs in one process: start it once, or with --mesh.distributed off")
+    console = start_jax(args.mesh, sys.stderr)
 
     from jaxlm.embed import Embedder
     from jaxlm.models import hub
-    from jaxlm.parallel.mesh import make_mesh
+    from jaxlm.parallel.mesh import mesh_for
     from jaxlm.search.index import Index, sha256_of_model
 
-    mesh = make_mesh(args.mesh.devices)
+    mesh = mesh_for(args.mesh)
 
     @functools.cache
     def embedder(name: str, max_length: int | None) -> Embedder:

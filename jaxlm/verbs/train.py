@@ -1,10 +1,13 @@
 """`python -m jaxlm train CONFIG`: trains, evaluates and writes a model."""
 
+import signal
 from pathlib import Path
 
 from jaxlm.config import Config, flatten, validate
 from jaxlm.errors import UserError
-from jaxlm.flags import parse, preset
+from jaxlm.flags import by_name, parse, preset
+from jaxlm.parallel import distributed
+from jaxlm.parallel.hub import PREEMPTED
 from jaxlm.startup import start_jax
 
 
@@ -20,32 +23,41 @@ def run(arguments: list[str]) -> int:
     path, *rest = arguments
     config = parse(Config, rest, f"python -m jaxlm train {path}", preset(path))
     validate(config)
+    distributed.join(config.mesh)
     _check_files(config)
-    console = start_jax()
+    console = start_jax(config.mesh)
 
     from jaxlm.training.dry_run import dry_run
-    from jaxlm.training.loop import Interrupted
     from jaxlm.training.run import run as run_config
+    from jaxlm.training.stopping import Interrupted
 
     name = Path(path).stem
     try:
-        dry_run(config, name, console) if config.dry_run else run_config(config, name, console)
+        with distributed.leave_on_sigterm():
+            dry_run(config, name, console) if config.dry_run else run_config(config, name, console)
     except Interrupted as stop:
         console.say(str(stop))
-        return 128 + stop.signal_number
+        return PREEMPTED if stop.signal_number == signal.SIGTERM else 128 + stop.signal_number
     return 0
 
 
 def _check_files(config: Config) -> None:
     """Finds missing files before jax is imported."""
+    tasks = {part.name: part.task for part in config.parts}
     for name, value in flatten(config).items():
+        name = by_name(name, config)
         if name.split(".")[-1] not in ("train", "dev", "test") or not isinstance(value, str) or ":" in value:
             continue
         if not Path(value).exists():
             raise UserError(f"--{name} {value}: no such file, nor a directory that prepare wrote")
-        if not Path(value).is_dir() or (Path(value) / "plan.json").is_file():
+        if not Path(value).is_dir():
             continue
-        if config.task not in ("token_classification", "intent_slots"):
+        if (Path(value) / "plan.json").is_file():
+            if name.startswith("parts."):
+                raise UserError(f"--{name} {value} was written by prepare, for pre-training; a part reads a file")
+            continue
+        task = tasks[name.split(".")[1]] if name.startswith("parts.") else config.task
+        if task not in ("token_classification", "intent_slots"):
             raise UserError(f"--{name} {value} is a directory that prepare did not write; a file is meant")
         from jaxlm.data.word_files import is_word_directory
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 
 from jaxlm.data.loader import Batches, Examples, make_batches
@@ -81,3 +83,17 @@ def test_a_message_can_say_where_a_steps_examples_came_from() -> None:
     batches = batches_of(make_examples())
     first, second, *others = (index for index in batches.order.examples(3)[0] if index >= 0)
     assert batches.describe_examples(3, most=2) == f"file: line {first}, line {second} and {len(others)} more"
+
+
+def test_the_digest_is_the_same_for_all_slices_and_another_for_other_content() -> None:
+    examples = make_examples()
+    whole = batches_of(examples, multiple=4).digest()
+    assert {batches_of(examples, multiple=4, process=process, processes=2).digest() for process in range(2)} == {whole}
+    assert batches_of(make_examples(seed=1), multiple=4).digest() != whole
+    for name, place in (("input_ids", 7), ("token_type_ids", 7), ("offsets", 3)):
+        changed = getattr(examples, name).copy()
+        changed[place] += 1
+        assert dataclasses.replace(examples, **{name: changed}).digest() != examples.digest()
+    labels = examples.targets["labels"] + 1
+    assert dataclasses.replace(examples, targets={"labels": labels}).digest() != examples.digest()
+    assert dataclasses.replace(examples, token_targets={"tags": examples.input_ids}).digest() != examples.digest()

@@ -135,6 +135,7 @@ BROKEN = {
     "missing.jsonl": (GOOD_ROW + '{"tokens": ["a"]}\n', "line 2", "a column is missing (tags)"),
     "string.jsonl": (GOOD_ROW + '{"tokens": "a", "tags": ["O"]}\n', "line 2", "no list of strings"),
     "numbers.jsonl": (GOOD_ROW + '{"tokens": [3], "tags": ["O"]}\n', "line 2", "no list of strings"),
+    "void.jsonl": (GOOD_ROW + '{"tokens": ["a"], "tags": [null]}\n', "line 2", "a tag that is no name (null)"),
     "null.jsonl": (GOOD_ROW + '{"tokens": ["a"], "tags": null}\n', "line 2", "tags that are no list"),
     "uneven.jsonl": (GOOD_ROW + '{"tokens": ["a", "b"], "tags": ["O"]}\n', "line 2", "(2 words, 1 tags)"),
     "unnamed.jsonl": (GOOD_ROW + '{"tokens": ["a"], "tags": [3]}\n', "line 2", "numbers without names"),
@@ -231,6 +232,29 @@ def test_an_unusable_file_is_named(
     with pytest.raises(UserError, match=message) as error:
         read_words(str(path), "train", DataSettings(**settings), tags=True, intents=False)
     assert name in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("pos.conll", "Ada PROPN\nlikes VERB\n\nfine ADJ\n. PUNCT\n"),
+        (
+            "pos.jsonl",
+            '{"tokens": ["Ada", "likes"], "tags": ["PROPN", "VERB"]}\n'
+            '{"tokens": ["fine", "."], "tags": ["ADJ", "PUNCT"]}\n',
+        ),
+    ],
+)
+def test_tags_without_prefixes_are_taken_as_they_are(tmp_path: Path, name: str, content: str) -> None:
+    table = read(write(tmp_path / name, content))
+    assert table.flat
+    assert table.tags == [["PROPN", "VERB"], ["ADJ", "PUNCT"]]
+    assert table.remarks == ("4 tags without B- and I-, taken as they are",)
+    assert not table.unlabelled().flat
+    # One tag of an entity, and the others are strays.
+    for other in ("O", "B-X"):
+        with pytest.raises(UserError, match=r"line 1: a tag that is neither O nor a type .* \('PROPN'\)"):
+            read(write(tmp_path / name, content.replace("PUNCT", other)))
 
 
 def test_a_conll_file_has_no_intents(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from jaxlm.models.embedding import unit
 from jaxlm.parallel.mesh import by_rows, make_mesh, put_batch, replicated
 from jaxlm.predict import Predictor
 from jaxlm.tasks.embedding import Embedding
-from jaxlm.tasks.pairs import contrastive_losses, pair_metrics, score_metrics
+from jaxlm.tasks.pairs import contrastive_losses, cosent_loss, pair_metrics, score_metrics
 
 from ..conftest import make_sentences
 from ..models.reference import outputs, quick_jit, random_params
@@ -68,6 +68,27 @@ def test_the_contrastive_loss_and_its_gradient_are_those_of_multiple_negatives_r
 
     found, gradient = quick_jit(jax.value_and_grad(ours))(jnp.asarray(vectors))
     np.testing.assert_allclose(found, expected.detach(), rtol=1e-5)
+    np.testing.assert_allclose(gradient, tensors.grad, atol=1e-5)
+
+
+def test_the_cosent_loss_and_its_gradient_are_those_of_sentence_transformers() -> None:
+    vectors, scores = random_vectors(7, 2), np.array([3, 0, 3, 5, 1, 0, 2], np.float32)
+    tensors = torch.tensor(vectors, requires_grad=True)
+    expected = reference.CoSENTLoss(torch.nn.Identity(), scale=20.0).compute_loss_from_embeddings(
+        list(tensors.unbind(1)), torch.tensor(scores)
+    )
+    expected.backward()
+    assert tensors.grad is not None
+
+    def ours(vectors: jax.Array) -> jax.Array:
+        # Two pairs that are none, as the slots of a short batch are; in the wrong order, both would count.
+        empty = jnp.ones((2, *vectors.shape[1:])) * jnp.array([[1.0, -1.0], [1.0, 1.0]])[..., None]
+        padded, wanted = jnp.concatenate([vectors, empty]), jnp.append(scores, jnp.array([9.0, -9.0]))
+        pairs = unit(padded)
+        return cosent_loss((pairs[:, 0] * pairs[:, 1]).sum(-1), wanted, jnp.arange(9) < 7, 20.0)
+
+    found, gradient = quick_jit(jax.value_and_grad(ours))(jnp.asarray(vectors))
+    np.testing.assert_allclose(found, expected.detach(), rtol=1e-6)
     np.testing.assert_allclose(gradient, tensors.grad, atol=1e-5)
 
 
@@ -162,9 +183,10 @@ def loss_and_gradients(task: Embedding, batch: dict[str, np.ndarray], devices: i
     return jax.tree.map(np.asarray, step(params, put_batch(batch, mesh)))
 
 
-def test_the_loss_is_the_same_on_one_two_four_and_eight_devices(tokenizer: TextTokenizer) -> None:
-    of = table(23, negatives=True)
-    task = Embedding.for_training(stage("contrastive"), tokenizer, of, CONFIG)
+@pytest.mark.parametrize("loss", ["contrastive", "cosent"])
+def test_the_loss_is_the_same_on_one_two_four_and_eight_devices(tokenizer: TextTokenizer, loss: str) -> None:
+    of = table(23, negatives=loss == "contrastive", scores=loss == "cosent")
+    task = Embedding.for_training(stage(loss), tokenizer, of, CONFIG)
     results = []
     for devices in (1, 2, 4, 8):
         batches = batches_of(task, of, devices)
@@ -175,9 +197,14 @@ def test_the_loss_is_the_same_on_one_two_four_and_eight_devices(tokenizer: TextT
     jax.tree.map(lambda left, right: np.testing.assert_allclose(left, right, atol=2e-5), gradients, others)
 
 
-def test_the_loss_of_packed_rows_is_sentence_transformers_of_one_text_a_row(tokenizer: TextTokenizer) -> None:
+@pytest.mark.parametrize(
+    ("loss", "theirs"), [("cosine", reference.CosineSimilarityLoss), ("cosent", reference.CoSENTLoss)]
+)
+def test_the_loss_of_packed_rows_is_sentence_transformers_of_one_text_a_row(
+    tokenizer: TextTokenizer, loss: str, theirs: Any
+) -> None:
     of = table(23, scores=True)
-    task = Embedding.for_training(stage("cosine"), tokenizer, of, CONFIG)
+    task = Embedding.for_training(stage(loss), tokenizer, of, CONFIG)
     batches, config = batches_of(task, of, 1), task.configure(CONFIG)
     graphdef, params = task.model_class.abstract(config)[0], random_params(task.model_class, config)
     rows = batches.order.examples(2)[0]
@@ -190,11 +217,9 @@ def test_the_loss_of_packed_rows_is_sentence_transformers_of_one_text_a_row(toke
     vectors = outputs(nnx.merge(graphdef, params), input_ids=ids, attention_mask=ids > 0).sentence_embedding
     pairs = torch.tensor(np.asarray(vectors).reshape(-1, 2, 16))
     scores = torch.tensor([float((of.labels or [])[row]) / 5 for row in rows])
-    expected = reference.CosineSimilarityLoss(torch.nn.Identity()).compute_loss_from_embeddings(
-        [pairs[:, 0], pairs[:, 1]], scores
-    )
-    loss = quick_jit(lambda batch: task.loss_sums(nnx.merge(graphdef, params), batch, None) / task.loss_weights(batch))
-    found = loss(batches(2))
+    expected = theirs(torch.nn.Identity()).compute_loss_from_embeddings([pairs[:, 0], pairs[:, 1]], scores)
+    mean = quick_jit(lambda batch: task.loss_sums(nnx.merge(graphdef, params), batch, None) / task.loss_weights(batch))
+    found = mean(batches(2))
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
@@ -234,6 +259,8 @@ def test_micro_batches_learn_the_same_from_scores(tokenizer: TextTokenizer) -> N
 WRONG: list[tuple[Config, str]] = [
     (stage("contrastive", micro_batches=2), "train.micro_batches is 2; a contrastive loss compares all texts"),
     (stage("contrastive", batch_size=1), "train.batch_size is 1"),
+    (stage("cosent", micro_batches=2), "train.micro_batches is 2; a cosent loss compares all texts"),
+    (stage("cosent", batch_size=1), "train.batch_size is 1; a cosent loss compares each pair"),
     (dataclasses.replace(stage("cosine"), embedding=EmbeddingSettings(scale=0.0)), "embedding.scale is 0.0"),
     (dataclasses.replace(stage("cosine"), embedding=EmbeddingSettings(highest=5.0)), "a contrastive loss has no"),
     (
@@ -356,6 +383,10 @@ def test_data_that_a_loss_cannot_learn_from_is_refused(tokenizer: TextTokenizer)
         examples("contrastive", table(6, scores=True))
     with pytest.raises(UserError, match="cosine learns from scores"):
         examples("cosine", table(6))
+    with pytest.raises(UserError, match="cosent learns from scores"):
+        examples("cosent", table(6))
+    with pytest.raises(UserError, match="all scores are 2; cosent learns from higher and lower ones"):
+        examples("cosent", dataclasses.replace(table(6, scores=True), labels=["2"] * 6))
     with pytest.raises(UserError, match="there are negatives as well"):
         examples("cosine", table(6, scores=True, negatives=True))
     with pytest.raises(UserError, match=r"line 6: a score outside of .* \(5\.0\)"):

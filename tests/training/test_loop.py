@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ import pytest
 
 from jaxlm.config import Config, DataSettings, MeshSettings, ModelSettings, OptimSettings, TrainSettings
 from jaxlm.console import Console
+from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import NonFiniteLoss
 from jaxlm.parallel.mesh import make_mesh, put_batch
 from jaxlm.predict import Predictor
 from jaxlm.training import loop, records
+from jaxlm.training.run import prepare
+from jaxlm.training.run import run as run_config
 from jaxlm.training.setup import Setup, set_up
 
 STEPS = 24
@@ -95,6 +99,23 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_same_losses(
     assert curve(tmp_path / "cut") == curve(tmp_path / "whole")
     assert summary["dev"] == expected["dev"]
     assert summary["train"]["loss"] == expected["train"]["loss"]
+
+
+def test_a_run_keeps_the_tokenizer_that_it_made(config: Config, tmp_path: Path) -> None:
+    """The library's trainer makes another vocabulary each time, where pieces are equally frequent."""
+    shape = ModelSettings(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=32)
+    own = change(config, train={"steps": 2}, workdir=str(tmp_path))
+    own = dataclasses.replace(own, model=shape)
+    run_config(own, "test", Console(io.StringIO()))
+    kept = TextTokenizer.load(tmp_path / "tokenizer")
+    assert kept.to_json()["tokenizer"] == TextTokenizer.load(tmp_path / "model").to_json()["tokenizer"]
+    setup = prepare(own, make_mesh(1), Console(io.StringIO()), "test", tmp_path / "tokenizer")
+    assert setup.config == own
+    assert setup.tokenizer.sha256 == kept.sha256
+    (tmp_path / "summary.json").unlink()  # as if it had been killed at the very end
+    shutil.rmtree(tmp_path / "model")
+    run_config(own, "test", Console(io.StringIO()))
+    assert TextTokenizer.load(tmp_path / "model").sha256 == kept.sha256
 
 
 def test_losses_and_batches_are_the_same_on_any_number_of_devices(config: Config, tmp_path: Path) -> None:
