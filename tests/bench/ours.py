@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jaxlm.config import Config
+from jaxlm.config import Config, MeshSettings
 from jaxlm.console import Console
 from jaxlm.flags import preset
 from jaxlm.startup import start_jax
@@ -38,7 +38,7 @@ def _trained(config: Config, steps: int) -> dict[str, Any]:
     """Medians over the logged intervals of two steps, without the first, which waits for the first batch."""
     from jaxlm.training.run import run
 
-    console = start_jax()
+    console = start_jax(MeshSettings())
     train = dataclasses.replace(config.train, steps=steps, log_every=2, checkpoint_every=10**9)
     with tempfile.TemporaryDirectory() as folder:
         run(dataclasses.replace(config, train=train, workdir=folder), "bench", console)
@@ -78,7 +78,7 @@ def _texts(path: str) -> list[str]:
 
 
 def _embedder(model: str) -> Any:
-    start_jax()
+    start_jax(MeshSettings())
     from jaxlm.embed import Embedder
     from jaxlm.parallel.mesh import make_mesh
 
@@ -112,7 +112,7 @@ def tokenise(args: argparse.Namespace) -> dict[str, Any]:
 
 def load_data(args: argparse.Namespace) -> dict[str, Any]:
     """Batches alone, made as in training, without a device."""
-    start_jax()
+    start_jax(MeshSettings())
     from jaxlm.parallel.mesh import make_mesh
     from jaxlm.training.setup import set_up
 
@@ -128,7 +128,7 @@ def load_data(args: argparse.Namespace) -> dict[str, Any]:
 
 def checkpoint(args: argparse.Namespace) -> dict[str, Any]:
     """How long a checkpoint keeps the loop from its next step."""
-    start_jax()
+    start_jax(MeshSettings())
     from jaxlm.parallel.mesh import make_mesh
     from jaxlm.training.checkpoint import Checkpoints
     from jaxlm.training.setup import set_up
