@@ -55,6 +55,11 @@ class Group:
             assert not thread.is_alive()
         return found
 
+    def decided(self) -> None:
+        """Waits until all know where to stop."""
+        while any(member._stop is None for member in self.members):
+            time.sleep(0.01)
+
     def codes(self, count: int) -> dict[int, int]:
         """The exit codes, once `count` members have left."""
         until = time.monotonic() + 5
@@ -165,14 +170,14 @@ def test_a_stop_waits_for_those_that_have_not_begun_and_not_for_those_at_the_end
     late = group(2)
     late.members[0].reached(0)
     late.members[0].request_stop(signal.SIGTERM)
+    late.decided()
     assert late.each(lambda m: m.reached(0)) == [None, None]
     assert late.each(lambda m: m.reached(1)) == [Stop(1, signal.SIGTERM)] * 2
     ending = group(2)
     ending.members[0].reached(7)
     assert ending.members[1].past_the_loop() is None
     ending.members[1].request_stop(signal.SIGTERM)
-    while ending.members[0]._stop is None:
-        time.sleep(0.01)
+    ending.decided()
     assert ending.members[0].reached(8) is None
     assert ending.each(lambda m: m.past_the_loop()) == [Stop(None, signal.SIGTERM)] * 2
 
