@@ -117,7 +117,7 @@ def test_all_leave_when_one_dies_and_name_it(
         three.members[dead]._over = True
         three.members[dead]._line.socket.shutdown(socket.SHUT_RDWR)
     others = {number: 1 for number in range(3) if number != dead}
-    assert {number: code for number, code in three.codes(2).items() if number != dead} == others
+    assert {number: code for number, code in three.codes(2 + (dead == 0)).items() if number != dead} == others
     said = capfd.readouterr().err
     assert said.count(f"error: process {dead} of 3 ({socket.gethostname()}, pid ") >= 2
 
@@ -161,7 +161,7 @@ def test_all_stop_after_the_same_step_which_nobody_has_passed(group: Callable[[i
     assert len(set(ends)) == 1
     step, stop = ends[0]
     assert stop == Stop(step, signal.SIGTERM)
-    assert 5 < step < 10_000
+    assert 5 <= step < 10_000
 
 
 def test_a_stop_waits_for_those_that_have_not_begun_and_not_for_those_at_the_end(
