@@ -6,7 +6,6 @@ import importlib
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Iterator
 
 from jaxlm.errors import NonFiniteLoss, UserError
@@ -69,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if distributed.member() is None:
             raise
-        traceback.print_exc()  # a process that waited at its exit for the others, which wait for it, would hang
+        # A process that ended with a traceback alone would wait at its exit for the others, which wait for it.
         return distributed.fail(1, f"{type(error).__name__}: {error}", error)
     finally:
         logger = logging.getLogger("jaxlm")

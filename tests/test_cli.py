@@ -132,6 +132,7 @@ def test_wrong_input_is_one_clear_line_and_leaves_nothing_behind(
         ("--optim.learning_rate", "-1"): "must be above 0",
         ("--optim.schedule", "linaer"): "Expected one of",
         ("--mesh.devices", "99"): "there are 8",
+        ("--mesh.distributed", "explicit"): "needs JAXLM_COORDINATOR, JAXLM_NUM_PROCESSES, JAXLM_PROCESS_ID",
         ("--train.patience", "0"): "--train.patience",
         ("--workdir", str(folder / "full")): "is not empty and holds no run",
         ("--workdir", str(preset)): "is a file",

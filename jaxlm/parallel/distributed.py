@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ _HEARTBEAT_S = 60  # a process that is there but frozen: JAX's runtime then ends
 _VERDICT_S = 15  # an error that a dead process caused may be seen before its death is
 _VISIBLE_S = 70  # NFS clients believe for up to a minute that a file is not there
 
-_cluster: Cluster | None = None
+_cluster = Cluster("one process")
 _member: Member | None = None
 _until_exit = contextlib.ExitStack()
 
@@ -37,24 +38,24 @@ def join(settings: MeshSettings) -> Cluster:
       UserError: the environment contradicts itself, GPUs would be idle, or some process does not come.
     """
     global _cluster, _member
-    if _cluster is None:
-        found = find_cluster(settings.distributed)
-        if found.processes > 1:
-            host, _, port = found.coordinator.rpartition(":")
-            hub = Hub(int(port), found.processes, WAIT_S) if found.process == 0 else None
-            if hub is not None:
-                hub.start()
-            # Process 0 may not be able to call itself by the name that others call it by.
-            host = "localhost" if hub is not None else host.strip("[]")
-            _member = Member(host, int(port), found.processes, found.process, WAIT_S, hub=hub)
-            _until_exit.enter_context(heed_sigterm(lambda: request_stop(signal.SIGTERM)))
-        _cluster = found
+    if _member is not None:
+        return _cluster
+    _cluster = find_cluster(settings.distributed)
+    if _cluster.processes > 1:
+        host, _, port = _cluster.coordinator.rpartition(":")
+        hub = Hub(int(port), _cluster.processes, WAIT_S) if _cluster.process == 0 else None
+        if hub is not None:
+            hub.start()
+        # Process 0 may not be able to call itself by the name that others call it by.
+        host = "localhost" if hub is not None else host.strip("[]")
+        _member = Member(host, int(port), _cluster.processes, _cluster.process, WAIT_S, hub=hub)
+        _until_exit.enter_context(heed_sigterm(lambda: request_stop(signal.SIGTERM)))
     return _cluster
 
 
 def start() -> None:
     """Starts JAX's own runtime of several processes; before anything asks for a device."""
-    if _cluster is None or _member is None:
+    if _member is None:
         return
     import jax
 
@@ -155,14 +156,19 @@ def leave() -> None:
 def fail(code: int, text: str, error: BaseException | None = None) -> int:
     """Says what went wrong, and ends the run on all processes.
 
+    Args:
+      error: with a traceback that is to be seen.
+
     Returns:
       `code`, in a run of one process.
     """
     if _member is None:
         print(text if text == "stopped" else f"error: {text}", file=sys.stderr)
         return code
-    if type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and "RESOURCE_EXHAUSTED" not in text:
+    if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" not in text:
         time.sleep(_VERDICT_S)  # in which the group may hear whose death broke the connection
+    if error is not None:
+        traceback.print_exception(error)
     _member.fail(code, text)
     return code
 
@@ -170,8 +176,7 @@ def fail(code: int, text: str, error: BaseException | None = None) -> int:
 def describe(devices: int, batch_size: int) -> str:
     """What was found, for the line at the start of a run: `2 processes (SLURM job 7.0) of 4 devices each, ...`."""
     if _member is None:
-        return _cluster.source if _cluster is not None else "one process"
-    assert _cluster is not None
+        return _cluster.source
     count = _cluster.processes
     share = f"{devices // count} device(s) and {round(batch_size / count, 1):g} examples a step"
     return f"{count} processes ({_cluster.source}) of {share} each"

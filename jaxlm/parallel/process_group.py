@@ -193,7 +193,8 @@ class Member:
         self._over = True
         sys.stdout.flush()
         if why:
-            print(why if why.startswith("stopped") else f"error: {why}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"{'' if why.startswith('stopped') else 'error: '}{why}\n")
+            sys.stderr.flush()
         with contextlib.suppress(OSError):  # process 0 may be gone
             self._line.socket.shutdown(socket.SHUT_RDWR)
         if self._hub is not None:

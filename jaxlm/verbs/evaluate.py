@@ -10,6 +10,7 @@ import tyro
 from jaxlm.config import DataSettings, MeshSettings
 from jaxlm.errors import UserError
 from jaxlm.flags import check_batch_size, check_output, parse
+from jaxlm.parallel import distributed
 from jaxlm.startup import start_jax
 
 
@@ -32,6 +33,7 @@ def run(arguments: list[str]) -> int:
     if args.data.test is None:
         raise UserError("which file? python -m jaxlm evaluate MODEL --data.test FILE")
     check_batch_size(args.batch_size)
+    distributed.join(args.mesh)
     check_output(args.output)
     start_jax(args.mesh, sys.stderr)
 

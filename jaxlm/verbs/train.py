@@ -3,7 +3,7 @@
 import signal
 from pathlib import Path
 
-from jaxlm.config import Config, flatten, validate
+from jaxlm.config import Config, MeshSettings, flatten, validate
 from jaxlm.errors import UserError
 from jaxlm.flags import by_name, parse, preset
 from jaxlm.parallel import distributed
@@ -21,7 +21,12 @@ def run(arguments: list[str]) -> int:
             return 0
         raise UserError(usage)
     path, *rest = arguments
-    config = parse(Config, rest, f"python -m jaxlm train {path}", preset(path))
+    try:
+        given = preset(path)
+    except UserError:
+        distributed.join(MeshSettings())  # other hosts may have the file, and are not to wait for this one
+        raise
+    config = parse(Config, rest, f"python -m jaxlm train {path}", given)
     validate(config)
     distributed.join(config.mesh)
     _check_files(config)
