@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -77,8 +78,12 @@ class Result:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
+    # A shell's background job ignores SIGINT, and so does all that it starts; the tests may be one. What has a handler
+    # here has the default action in a new program.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     result = Machine(tmp_path)
     yield result
+    signal.signal(signal.SIGINT, before)
     for process in result.started:
         if process.poll() is None:
             process.kill()
