@@ -86,7 +86,7 @@ class RowBatches:
         # Numbered by where it lies in its corpus: positive int32, and the same on any mesh and in any batch.
         example_ids = (random_bits((self.seed,), corpora[row], numbers[row], slot) >> np.uint32(1)).astype(np.int32)
         texts = [text for row_ in windows for text in np.split(row_.tokens, np.cumsum(row_.about["length"])[:-1])]
-        if self.marks.ends_sentence is None:
+        if self.marks.ends_sentence is None or not texts:  # a process may have nothing of a split's last rows
             pairs = [Pair(text, text[:0], False) for text in texts]
         else:
             pairs = self._pairs(step, corpora, numbers, row, example_ids, texts, windows)

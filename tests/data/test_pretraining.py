@@ -83,6 +83,25 @@ def test_rows_and_masks_are_the_same_on_any_mesh_and_from_any_step(tmp_path: Pat
     assert (one(3)["input_ids"] != one(4)["input_ids"]).any()
 
 
+@pytest.mark.parametrize("next_sentence", [False, True])
+def test_a_process_without_a_row_of_the_last_batch_has_its_share_of_empty_ones(
+    tmp_path: Path, next_sentence: bool
+) -> None:
+    data = prepared(tmp_path, objective={"next_sentence": next_sentence})
+    objective = {"next_sentence": next_sentence}
+    settings = config(data.directory, objective=objective, train={"eval_batch_size": 10_000})
+    settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, dev=str(data.directory)))
+    one = batches(settings, split="dev")
+    one = dataclasses.replace(one, rows=2 * one.rows, last_row=None)  # as many again, all empty
+    halves = [dataclasses.replace(one, first_row=first, last_row=first + one.rows // 2) for first in (0, one.rows // 2)]
+    whole, (full, empty) = one(0), (half(0) for half in halves)
+    assert not empty["segment_ids"].any()
+    assert empty.keys() == full.keys()
+    for name, value in whole.items():
+        np.testing.assert_array_equal(np.concatenate([full[name], empty[name]]), value)
+    assert {half.digest() for half in halves} == {one.digest()} != {dataclasses.replace(one, seed=1).digest()}
+
+
 def test_masks_and_pairs_are_drawn_afresh_in_each_epoch(tmp_path: Path) -> None:
     data = prepared(tmp_path, objective={"next_sentence": True})
     settings = config(data.directory, objective={"next_sentence": True}, train={"batch_size": 1, "steps": 3000})

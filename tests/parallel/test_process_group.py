@@ -79,6 +79,7 @@ def group() -> Iterator[Callable[[int], Group]]:
     yield make
     for group in made:
         for member in group.members:
+            member._over = True
             with contextlib.suppress(OSError):
                 member._line.socket.shutdown(socket.SHUT_RDWR)
 
