@@ -150,7 +150,11 @@ class Layer(nnx.Module):
         self.feed_forward = FeedForward(config, dtype, rngs)
 
     def __call__(
-        self, x: jax.Array, mask: jax.Array, sites: DropoutSites | None, number: int | jax.Array,
+        self,
+        x: jax.Array,
+        mask: jax.Array,
+        sites: DropoutSites | None,
+        number: int | jax.Array,
         tokens: jax.Array | None,
     ) -> jax.Array:
         weights, attended, fed = [sites and sites.site(number, site) for site in range(3)]

@@ -5,6 +5,7 @@ parameters are whole on each device. The other axes have size 1 and their place 
 """
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -27,8 +28,13 @@ def make_mesh(devices: int | None = None) -> Mesh:
         raise UserError(f"--mesh.devices is {count}; there are {len(found)} ({found[0].platform})")
     if count % jax.process_count():
         raise UserError(f"--mesh.devices is {count}; it must be a multiple of the {jax.process_count()} processes")
+    return mesh_over(found[:count])
+
+
+def mesh_over(devices: Sequence[jax.Device]) -> Mesh:
+    """The mesh over the given devices."""
     return jax.make_mesh(
-        (count, 1, 1), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3, devices=found[:count]
+        (len(devices), 1, 1), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3, devices=devices
     )
 
 

@@ -68,9 +68,9 @@ class Setup:
             params = jax.device_put(loaded, whole)
         return jax.jit(lambda p: initial_state(p, self.optimizer), donate_argnums=0, out_shardings=whole)(params)
 
-    def compile_train_step(self, number: int = 0) -> jax.stages.Compiled:
-        """Compiles the training step for this mesh and the shapes of step `number`, ahead of its batch."""
-        step = make_train_step(
+    def train_step(self) -> jax.stages.Wrapped:
+        """The training step for this mesh: `step(state, batch) -> (state, metrics)`."""
+        return make_train_step(
             self.graphdef,
             self.task.loss_weights,
             self.task.loss_sums,
@@ -79,10 +79,16 @@ class Setup:
             micro_batches=self.config.train.micro_batches,
             mesh=self.mesh,
         )
+
+    def batch_shapes(self, number: int = 0) -> dict[str, jax.ShapeDtypeStruct]:
+        """The shapes of step `number`'s batch, of all processes together."""
         processes = jax.process_count()
         local = self.batches["train"](number)
-        shapes = {n: jax.ShapeDtypeStruct((processes * x.shape[0], *x.shape[1:]), x.dtype) for n, x in local.items()}
-        return step.lower(self.abstract_state(), shapes).compile()
+        return {n: jax.ShapeDtypeStruct((processes * x.shape[0], *x.shape[1:]), x.dtype) for n, x in local.items()}
+
+    def compile_train_step(self, number: int = 0) -> jax.stages.Compiled:
+        """Compiles the training step for the shapes of step `number`, ahead of its batch."""
+        return self.train_step().lower(self.abstract_state(), self.batch_shapes(number)).compile()
 
 
 def set_up(config: Config, mesh: Mesh) -> Setup:

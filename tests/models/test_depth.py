@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxlm.models import BertConfig, BertForPreTraining, CheckpointError
+from jaxlm.models import BertForPreTraining, CheckpointError
 
 from .reference import SHAPES, assert_gradients_equal, flat_params, quick_jit, random_params, relative_error
 
