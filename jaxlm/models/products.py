@@ -22,14 +22,19 @@ def _kernel_gradient(x: jax.Array, outer: jax.Array) -> jax.Array:
     return jax.lax.dot_general(outer, x, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32).T
 
 
-@jax.custom_vjp
-def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    """`x @ kernel + bias`, `[..., outputs]`, of `x [..., inputs]`, in whose dtype the product is computed."""
+def _affine(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     return x @ kernel.astype(x.dtype) + bias.astype(x.dtype)
 
 
+@jax.custom_vjp
+def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """`x @ kernel + bias`, `[..., outputs]`, of `x [..., inputs]`, in whose dtype the product is computed."""
+    return _affine(x, kernel, bias)
+
+
 def _affine_forward(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> tuple[jax.Array, tuple]:
-    return affine(x, kernel, bias), (x, kernel, bias)
+    # Not `affine` again: what `jax.checkpoint` is to keep has to be seen as a product.
+    return _affine(x, kernel, bias), (x, kernel, bias)
 
 
 def _affine_backward(saved: tuple, outer: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -18,7 +18,7 @@ from jaxlm.errors import UserError
 class _Tpu(NamedTuple):
     chip: str  # as `chips.CHIPS` has it
     dimensions: int  # of the torus
-    host: tuple[int, int, int]  # chips of a host, at most
+    pod: int  # chips that are linked at most
     usual: str  # a few shapes that are for rent
 
 
@@ -37,10 +37,10 @@ class _Gpu(NamedTuple):
 
 
 _TPUS = {
-    "v4": _Tpu("TPU v4", 3, (2, 2, 1), "2x2x1, 2x2x2, 2x2x4, 4x4x4"),
-    "v5e": _Tpu("TPU v5 lite", 2, (2, 4, 1), "1x1, 2x2, 2x4, 4x4, 8x8, 16x16"),
-    "v5p": _Tpu("TPU v5", 3, (2, 2, 1), "2x2x1, 2x2x2, 2x2x4, 4x4x4, 8x8x16"),
-    "v6e": _Tpu("TPU v6 lite", 2, (2, 4, 1), "1x1, 2x2, 2x4, 4x4, 8x8, 16x16"),
+    "v4": _Tpu("TPU v4", 3, 4096, "2x2x1, 2x2x2, 2x2x4, 4x4x4"),
+    "v5e": _Tpu("TPU v5 lite", 2, 256, "1x1, 2x2, 2x4, 4x4, 8x8, 16x16"),
+    "v5p": _Tpu("TPU v5", 3, 8960, "2x2x1, 2x2x2, 2x2x4, 4x4x4, 8x8x16"),
+    "v6e": _Tpu("TPU v6 lite", 2, 256, "1x1, 2x2, 2x4, 4x4, 8x8, 16x16"),
 }
 _GPUS = {
     "a100": _Gpu("NVIDIA A100-SXM4-80GB", (8, 0), 108, 64, 167936, 41943040, 1.41, 85100068864, 2039040000000),
@@ -96,6 +96,8 @@ def read_name(name: str) -> Request:
             f"--topology {name}: a {kind} has {_TPUS[kind].dimensions} dimensions, not {len(sides)}; usual shapes are "
             f"{_TPUS[kind].usual}"
         )
+    if kind in _TPUS and math.prod(sides) > _TPUS[kind].pod:
+        raise UserError(f"--topology {name}: no more than {_TPUS[kind].pod} chips of a {kind} are linked")
     if kind in _GPUS and len(sides) > 2:
         raise UserError(f"--topology {name}: GPUs a host and hosts are meant, such as {kind}:8x2")
     return Request(name, kind, sides)
@@ -114,6 +116,8 @@ def prepare_environment(request: Request) -> None:
         defaults |= {
             "TPU_SKIP_MDS_QUERY": "1",  # else it asks Google Cloud for minutes which TPU this is
             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # nobody's TPU is taken: others may compile at the same time
+            "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # of the machine that compiles; any serves, and none is complained of
+            "TPU_WORKER_HOSTNAMES": "localhost",
             "TPU_STDERR_LOG_LEVEL": "3",
             "TPU_MIN_LOG_LEVEL": "3",
         }
@@ -142,12 +146,10 @@ def _describe_tpu(request: Request) -> Topology:
     from jax.experimental import topologies
 
     tpu = _TPUS[request.kind]
-    sides = (*request.shape, 1, 1)[:3]
-    host = tuple(min(side, most) for side, most in zip(sides, tpu.host, strict=True))
+    # A v4's two cores are one device, as JAX has them on the machine itself.
+    options = {"chip_config_name": "megacore"} if request.kind == "v4" else {}
     try:
-        found = topologies.get_topology_desc(
-            platform="tpu", topology_name=request.name, chips_per_host_bounds=host, num_slices=1
-        )
+        found = topologies.get_topology_desc(platform="tpu", topology_name=request.name, **options)
     except Exception as error:  # the compiler's own kinds, for a shape that cannot be built
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"--topology {request.name}: {reason} (usual shapes are {tpu.usual})") from None

@@ -35,6 +35,7 @@ def test_a_machine_is_understood_by_its_name(name: str, platform: str, count: in
         ("v5e:-4x4", "KIND:SHAPE is meant"),
         ("v5e:2x2x2", "a v5e has 2 dimensions, not 3; usual shapes are 1x1, 2x2"),
         ("v5p:4x4", "a v5p has 3 dimensions, not 2"),
+        ("v6e:32x32", "no more than 256 chips of a v6e are linked"),
         ("h100:eight", "KIND:SHAPE is meant, such as h100:8 or h100:8x2"),
         ("h100:2x2x2", "GPUs a host and hosts are meant, such as h100:8x2"),
         ("H100:8", "did you mean h100?"),
