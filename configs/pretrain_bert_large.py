@@ -10,7 +10,7 @@ from jaxlm.config import Config, DataSettings, ModelSettings, ObjectiveSettings,
 
 config = Config(
     task="masked_lm",
-    model=ModelSettings(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16),
+    model=ModelSettings(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, remat="dots"),
     data=DataSettings(tokenizer="bert-base-uncased", max_length=128, bad_rows="skip"),
     objective=ObjectiveSettings(next_sentence=True),
     train=TrainSettings(

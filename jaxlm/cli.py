@@ -20,6 +20,7 @@ VERBS = {
     "search": "MODEL --documents FILES --index DIR the documents nearest to a query; --query TEXT asks",
     "tokenizer": "--input FILES --output DIRECTORY    a WordPiece vocabulary from raw text",
     "prepare": "CONFIG --output DIRECTORY           raw text to packed rows on disk, for pre-training",
+    "compile": "CONFIG --topology v5e:4x4           what a run needs on a machine that is not there",
     "env": "                                    what a bug report needs",
 }
 

@@ -52,6 +52,12 @@ class ModelSettings:
     """Start a new classifier even where `init` has one (needed where its number of labels differs)."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute dtype; auto is bfloat16 on TPU and GPU, float32 on CPU. Parameters are float32 always."""
+    layers: Literal["auto", "scan", "unroll"] = _apply("auto")
+    """How the layers are compiled: as a loop (scan), in a fraction of the time, or one by one; the numbers are the
+    same. auto is scan on TPU and GPU, unroll on CPU, where a loop runs slower."""
+    remat: Literal["none", "dots", "full"] = _apply("none")
+    """What the backward pass computes again, to save memory: nothing; all but products with weights (dots); or every
+    layer from its input (full), for a third more arithmetic."""
     hidden_dropout: float | None = None
     """Dropout of hidden states; unset: what the model's config says (0.1)."""
     attention_dropout: float | None = None

@@ -139,6 +139,6 @@ def check_batch_size(size: int) -> None:
         raise UserError(f"--batch_size is {size}; it must be at least 1")
 
 
-def check_output(output: str | None) -> None:
+def check_output(output: str | None, flag: str = "--output") -> None:
     if output and not Path(output).absolute().parent.is_dir():
-        raise UserError(f"--output {output}: there is no directory {Path(output).parent}")
+        raise UserError(f"{flag} {output}: there is no directory {Path(output).parent}")

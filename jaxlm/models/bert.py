@@ -5,6 +5,7 @@ Every module is a pure function of its arguments: dropout happens where a dropou
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from flax import nnx
 
 from jaxlm.models.attention import attend, gather_tokens, segment_mask
 from jaxlm.models.config import BertConfig
+from jaxlm.models.depth import run_layers
 from jaxlm.models.dropout import DropoutSite, DropoutSites, dropout_tokens
 from jaxlm.models.hub import PretrainedModel
 from jaxlm.models.placement import axis_size, place, place_rows
@@ -165,7 +167,12 @@ class Layer(nnx.Module):
         self.feed_forward = FeedForward(config, dtype, rngs)
 
     def __call__(
-        self, x: jax.Array, mask: jax.Array, sites: DropoutSites | None, number: int, tokens: jax.Array | None
+        self,
+        x: jax.Array,
+        mask: jax.Array,
+        sites: DropoutSites | None,
+        number: int | jax.Array,
+        tokens: jax.Array | None,
     ) -> jax.Array:
         weights, attended, fed = [sites and sites.site(number, site) for site in range(3)]
         x = self.attention(x, mask, weights, attended, tokens)
@@ -253,14 +260,21 @@ class BertModel(PretrainedModel):
         With `tokens [rows, n]`, only these tokens of each row, `[rows, n, hidden]`. A head that reads a few tokens
         spares the last layer the others: of a BERT of six layers, a seventh of all products.
         """
-        last = self.config.num_hidden_layers
-        sites = inputs.sites
-        site = sites and sites.site(last, 0)
+        config, sites = self.config, inputs.sites
+        site = sites and sites.site(config.num_hidden_layers, 0)
         x = self.embeddings(inputs.input_ids, inputs.token_type_ids, inputs.positions, site)
         mask = segment_mask(inputs.segment_ids)
-        for number, layer in enumerate(self.layers):
-            x = layer(x, mask, sites, number, tokens if number == last - 1 else None)
-        return x
+
+        def run(layers: Sequence[Layer], x: jax.Array, first: int, tokens: jax.Array | None) -> jax.Array:
+            def call(layer: Layer, x: jax.Array, number: int | jax.Array) -> jax.Array:
+                return layer(x, mask, sites, number, tokens)
+
+            return run_layers(layers, x, call, scan=config.scan_layers, remat=config.remat, first=first)
+
+        if tokens is None:
+            return run(self.layers, x, 0, None)
+        *others, last = self.layers
+        return run([last], run(others, x, 0, None), len(others), tokens)
 
     def pool(self, first: jax.Array) -> jax.Array:
         """tanh of a linear map of the hidden state of each example's first token, `[..., hidden]`."""

@@ -3,10 +3,11 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
 PoolingMode = Literal["mean", "cls"]
+Remat = Literal["none", "dots", "full"]
 
 
 class CheckpointError(ValueError):
@@ -58,6 +59,9 @@ class BertConfig:
     """Of a `SentenceEncoder`, in files of its own (`jaxlm.models.embedding`); None: not said, the mean is taken."""
     facts: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
     """What the program that trained the model wants to remember; under `jaxlm` in the file, where others pass it by."""
+    scan_layers: bool = False
+    """Whether the layers run as a loop (`jaxlm.models.depth`): how the model is computed, in no file; so the next."""
+    remat: Remat = "none"
 
     def __post_init__(self):
         for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
@@ -71,6 +75,8 @@ class BertConfig:
             )
         if self.hidden_act not in ACTIVATIONS:
             raise CheckpointError(f"hidden_act {self.hidden_act!r} is not one of {', '.join(ACTIVATIONS)}")
+        if self.remat not in get_args(Remat):
+            raise CheckpointError(f"remat is {self.remat!r}; it is one of {', '.join(get_args(Remat))}")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             rate = getattr(self, name)
             if rate is not None and not (isinstance(rate, int | float) and 0 <= rate < 1):
@@ -111,7 +117,7 @@ class BertConfig:
         for name, allowed in unsupported.items():
             if raw.get(name) not in allowed:
                 raise CheckpointError(f"{path}: {name} is {raw[name]!r}; jaxlm computes {allowed[0]!r} only")
-        ours = {"id2label", "id2intent", "architecture", "score_activation", "pooling", "facts"}
+        ours = {"id2label", "id2intent", "architecture", "score_activation", "pooling", "facts", "scan_layers", "remat"}
         known = {field.name for field in dataclasses.fields(cls)} - ours
         values = {name: value for name, value in raw.items() if name in known}
         architectures, facts = raw.get("architectures"), raw.get("jaxlm")
@@ -138,7 +144,8 @@ class BertConfig:
     def to_json(self, architecture: str) -> str:
         """The text of a `config.json` that `transformers` opens as `architecture` (a class name)."""
         values = dataclasses.asdict(self)
-        del values["architecture"], values["pooling"]
+        for name in ("architecture", "pooling", "scan_layers", "remat"):
+            del values[name]
         if activation := values.pop("score_activation"):
             values["sentence_transformers"] = {"activation_fn": activation}
         if facts := values.pop("facts"):

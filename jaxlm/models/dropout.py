@@ -55,7 +55,7 @@ class DropoutSites(NamedTuple):
         seeds = jax.random.bits(key, (num_layers + 1, 3, 2), jnp.uint32)
         return cls(seeds, example_ids.astype(jnp.uint32), positions.astype(jnp.uint32))
 
-    def site(self, layer: int, number: int) -> DropoutSite:
+    def site(self, layer: int | jax.Array, number: int) -> DropoutSite:
         return DropoutSite(self.seeds[layer, number], self.example_ids, self.positions)
 
 

@@ -28,6 +28,9 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "spec
 def resolve(name_or_dir: str | os.PathLike, *, weights: bool = True) -> Path:
     """The local directory of a model: a directory is itself, a hub name (`org/name`) is downloaded or found in a cache.
 
+    Args:
+      weights: whether they are wanted too, and not only config and tokenizer.
+
     Raises:
       CheckpointError: there is no such directory, and the hub has no such model or cannot be reached.
     """
@@ -42,7 +45,8 @@ def resolve(name_or_dir: str | os.PathLike, *, weights: bool = True) -> Path:
 
     wanted = ["config.json", *TOKENIZER_FILES, *SENTENCE_FILES]
     try:
-        found = Path(snapshot_download(name, allow_patterns=[*wanted, "*.safetensors", "*.safetensors.index.json"]))
+        safetensors = ["*.safetensors", "*.safetensors.index.json"] if weights else []
+        found = Path(snapshot_download(name, allow_patterns=[*wanted, *safetensors]))
         if weights and not any((found / file).exists() for file in WEIGHT_FILES):
             found = Path(snapshot_download(name, allow_patterns=[*wanted, "pytorch_model*"]))
         return found

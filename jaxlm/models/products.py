@@ -37,6 +37,11 @@ def _placed(kernel: jax.Array, split: Split) -> jax.Array:
     return place(kernel, "tensor" if split == "inputs" else None, "tensor" if split == "outputs" else None)
 
 
+def _affine(x: jax.Array, kernel: jax.Array, bias: jax.Array, split: Split) -> jax.Array:
+    y = place_rows(x @ _placed(kernel.astype(x.dtype), split), "tensor" if split == "outputs" else None)
+    return y + bias.astype(x.dtype)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array, split: Split = None) -> jax.Array:
     """`x @ kernel + bias`, `[..., outputs]`, of `x [..., inputs]`, in whose dtype the product is computed.
@@ -44,12 +49,12 @@ def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array, split: Split = None
     With `split` the devices along `tensor` share the work: each has some of the outputs, or adds up some of the inputs,
     and then the sum of all is taken. Either way `x` and the result are split by rows.
     """
-    y = place_rows(x @ _placed(kernel.astype(x.dtype), split), "tensor" if split == "outputs" else None)
-    return y + bias.astype(x.dtype)
+    return _affine(x, kernel, bias, split)
 
 
 def _affine_forward(x: jax.Array, kernel: jax.Array, bias: jax.Array, split: Split) -> tuple[jax.Array, tuple]:
-    return affine(x, kernel, bias, split), (x, kernel, bias)
+    # Not `affine` again: what `jax.checkpoint` is to keep has to be seen as a product.
+    return _affine(x, kernel, bias, split), (x, kernel, bias)
 
 
 def _affine_backward(split: Split, saved: tuple, outer: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

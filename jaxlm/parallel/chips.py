@@ -15,14 +15,28 @@ class Chip(NamedTuple):
     flops: float  # peak FLOP/s of 16-bit matrix products that add up in float32
     memory: int  # bytes of device memory; `Device.memory_stats()` says what is left of it for arrays
     dtypes: tuple[str, ...] = ("bfloat16", "float16")  # the 16-bit types it multiplies at that rate
+    # Bytes/s, of devices that programs are compiled for ahead of time; None: not looked up.
+    bandwidth: float | None = None  # of the device's memory
+    links: float | None = None  # what a device sends to the others of its slice, or of its host, over all its links
+    network: float | None = None  # what a device sends to other slices, or other hosts
 
 
-def _tpu(teraflops: float, gib: float) -> Chip:
-    return Chip(teraflops * 1e12, int(gib * _GIB), ("bfloat16",))
+def _tpu(
+    teraflops: float, gib: float, bandwidth: float | None = None, links: float | None = None,
+    network: float | None = None,
+) -> Chip:  # fmt: skip
+    """Bandwidths in GB/s."""
+    return Chip(teraflops * 1e12, int(gib * _GIB), ("bfloat16",), *map(_giga, (bandwidth, links, network)))
 
 
-def _gpu(teraflops: float, gib: int) -> Chip:
-    return Chip(teraflops * 1e12, gib * _GIB)
+def _gpu(
+    teraflops: float, gib: int, bandwidth: float | None = None, links: float | None = None, network: float | None = None
+) -> Chip:
+    return Chip(teraflops * 1e12, gib * _GIB, bandwidth=_giga(bandwidth), links=_giga(links), network=_giga(network))
+
+
+def _giga(value: float | None) -> float | None:
+    return None if value is None else value * 1e9
 
 
 def _volta_or_turing(teraflops: float, gib: int) -> Chip:
@@ -34,28 +48,31 @@ def _volta_or_turing(teraflops: float, gib: int) -> Chip:
 # it: A100-SXM4-40GB MIG 1g.5gb), and neighbours differ: hence whole names.
 CHIPS: dict[str, Chip] = {
     # https://cloud.google.com/tpu/docs/v3, /v4, /v5e, /v5p, /v6e, /tpu7x: per chip. The two cores of a v3 and of a
-    # TPU7x are a device each, those of a v4 and of a v5p are one device together.
+    # TPU7x are a device each, those of a v4 and of a v5p are one device together. Links: half of the "bidirectional
+    # inter-chip interconnect bandwidth per chip" there, and of a v4 six links of 50 GB/s (Jouppi et al. 2023,
+    # arXiv:2304.01433, table 4). Networks: a host's network interfaces there, shared among its chips.
     "TPU v3": _tpu(123 / 2, 32 / 2),
-    "TPU v4": _tpu(275, 32),
-    "TPU v5 lite": _tpu(197, 16),
-    "TPU v5e": _tpu(197, 16),
-    "TPU v5": _tpu(459, 95),
-    "TPU v5p": _tpu(459, 95),
-    "TPU v6 lite": _tpu(918, 32),
-    "TPU v6e": _tpu(918, 32),
+    "TPU v4": _tpu(275, 32, 1200, 300),
+    "TPU v5 lite": _tpu(197, 16, 819, 200, 25 / 8),
+    "TPU v5e": _tpu(197, 16, 819, 200, 25 / 8),
+    "TPU v5": _tpu(459, 95, 2765, 600, 50 / 8),
+    "TPU v5p": _tpu(459, 95, 2765, 600, 50 / 8),
+    "TPU v6 lite": _tpu(918, 32, 1638, 400, 100 / 8),
+    "TPU v6e": _tpu(918, 32, 1638, 400, 100 / 8),
     "TPU7x": _tpu(2307 / 2, 192 / 2),
     # NVIDIA Blackwell data sheet, HGX B200 and GB200 NVL72, a GPU; half of the figure with sparsity.
     "NVIDIA GB200": _gpu(5000 / 2, 186),
     "NVIDIA B200": _gpu(4500 / 2, 180),
-    # NVIDIA data sheets of GH200, H200 and H100; half of the figures with sparsity.
+    # NVIDIA data sheets of GH200, H200 and H100; half of the figures with sparsity. Links: half of NVLink's figure,
+    # which counts both directions. Networks: of NVIDIA's DGX H100 and H200, eight ports of 400 Gb/s for eight GPUs.
     "NVIDIA GH200 480GB": _gpu(1979 / 2, 96),
-    "NVIDIA H200": _gpu(1979 / 2, 141),
+    "NVIDIA H200": _gpu(1979 / 2, 141, 4800, 900 / 2, 400 / 8),
     "NVIDIA H200 NVL": _gpu(1671 / 2, 141),
-    "NVIDIA H100 80GB HBM3": _gpu(1979 / 2, 80),
+    "NVIDIA H100 80GB HBM3": _gpu(1979 / 2, 80, 3350, 900 / 2, 400 / 8),
     "NVIDIA H100 NVL": _gpu(1671 / 2, 94),
     "NVIDIA H100 PCIe": _gpu(1513 / 2, 80),
-    # NVIDIA A100 data sheet: the same for all four.
-    "NVIDIA A100-SXM4-80GB": _gpu(312, 80),
+    # NVIDIA A100 data sheet: the same for all four. Network: that of a DGX A100, eight ports of 200 Gb/s.
+    "NVIDIA A100-SXM4-80GB": _gpu(312, 80, 2039, 600 / 2, 200 / 8),
     "NVIDIA A100-SXM4-40GB": _gpu(312, 40),
     "NVIDIA A100 80GB PCIe": _gpu(312, 80),
     "NVIDIA A100-PCIE-40GB": _gpu(312, 40),

@@ -280,7 +280,8 @@ class _Meter:
     """Speeds over the time spent training: evaluations and checkpoints are not counted."""
 
     def __init__(self, setup: Setup) -> None:
-        self._devices, self._dtype = list(setup.mesh.devices.flat), compute_dtype(setup.config.model.dtype)
+        self._devices = list(setup.mesh.devices.flat)
+        self._dtype = compute_dtype(setup.config.model.dtype, self._devices[0].platform)
         self.dispatched: dict[int, _Work] = {}  # of steps under way
         self._since = time.perf_counter()
         self._counted: list[_Work] = []

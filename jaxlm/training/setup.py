@@ -89,10 +89,9 @@ class Setup:
             params = put_params(loaded, self.mesh)
         return jax.jit(lambda p: initial_state(p, self.optimizer), donate_argnums=0, out_shardings=layout)(params)
 
-    def compile_train_step(self, number: int = 0) -> jax.stages.Compiled:
-        """Compiles the training step for this mesh and the shapes of step `number`, ahead of its batch."""
-        state = self.abstract_state()
-        step = make_train_step(
+    def train_step(self) -> jax.stages.Wrapped:
+        """The training step for this mesh: `step(state, batch) -> (state, metrics)`."""
+        return make_train_step(
             self.graphdef,
             self.task.loss_weights,
             self.task.loss_sums,
@@ -100,12 +99,18 @@ class Setup:
             seed=self.config.seed,
             micro_batches=self.config.train.micro_batches,
             mesh=self.mesh,
-            layout=shardings(state, self.mesh),
+            layout=shardings(self.abstract_state(), self.mesh),
         )
+
+    def batch_shapes(self, number: int = 0) -> dict[str, jax.ShapeDtypeStruct]:
+        """The shapes of step `number`'s batch, of all processes together."""
         _, processes = row_slice(self.mesh)
         local = self.batches["train"](number)
-        shapes = {n: jax.ShapeDtypeStruct((processes * x.shape[0], *x.shape[1:]), x.dtype) for n, x in local.items()}
-        return step.lower(state, shapes).compile()
+        return {n: jax.ShapeDtypeStruct((processes * x.shape[0], *x.shape[1:]), x.dtype) for n, x in local.items()}
+
+    def compile_train_step(self, number: int = 0) -> jax.stages.Compiled:
+        """Compiles the training step for the shapes of step `number`, ahead of its batch."""
+        return self.train_step().lower(self.abstract_state(), self.batch_shapes(number)).compile()
 
 
 def set_up(config: Config, mesh: Mesh) -> Setup:
@@ -119,7 +124,11 @@ def set_up(config: Config, mesh: Mesh) -> Setup:
     prepare = _from_parts if config.parts else _from_prepared if uses_prepared_data(config) else _from_tables
     tokenizer, task, bert_config, batches, notes, steps = prepare(config, mesh, init, given)
     check_model(bert_config, mesh)
-    dtype = compute_dtype(config.model.dtype)
+    platform = mesh.devices.flat[0].platform
+    bert_config = dataclasses.replace(
+        bert_config, scan_layers=scans_layers(config.model.layers, platform), remat=config.model.remat
+    )
+    dtype = compute_dtype(config.model.dtype, platform)
     graphdef = task.model_class.abstract(bert_config, dtype)[0]
     weights = None if config.model.random_init else init
     return Setup(config, mesh, task, tokenizer, bert_config, weights, batches, notes, steps, graphdef,
@@ -246,11 +255,16 @@ def trains_tokenizer(config: Config) -> bool:
     return config.data.tokenizer is None and config.model.init is None and not uses_prepared_data(config)
 
 
-def compute_dtype(setting: str) -> Any:
+def compute_dtype(setting: str, platform: str) -> Any:
     """`auto` is bfloat16 where the hardware multiplies it (TPU, GPU) and float32 on CPU."""
     if setting == "auto":
-        return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+        return jnp.float32 if platform == "cpu" else jnp.bfloat16
     return jnp.dtype(setting)
+
+
+def scans_layers(setting: str, platform: str) -> bool:
+    """`auto` is a loop but on CPU, where one of MiniLM's training steps takes a fifth longer so."""
+    return platform != "cpu" if setting == "auto" else setting == "scan"
 
 
 def _tokenizer(config: Config, init: Path | None, train: Sequence[Table]) -> TextTokenizer:

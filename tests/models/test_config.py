@@ -13,7 +13,11 @@ from jaxlm.models import BertConfig, CheckpointError
 from .reference import SHAPES
 
 # Those that `transformers.BertConfig` has too.
-FIELDS = [field.name for field in dataclasses.fields(BertConfig) if field.compare]
+FIELDS = [
+    field.name
+    for field in dataclasses.fields(BertConfig)
+    if field.compare and field.name not in ("scan_layers", "remat")
+]
 
 
 def shared(config: BertConfig) -> dict[str, Any]:

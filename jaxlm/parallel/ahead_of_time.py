@@ -1,0 +1,83 @@
+"""Programs compiled for machines that are not there: what they need, and whether it fits."""
+
+import pickle
+import re
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxlm.atomic import write_atomically
+
+GIB = 2**30
+
+
+class Memory(NamedTuple):
+    """Bytes of one device, as the compiler counts them."""
+
+    arguments: int  # state and batch
+    outputs: int  # those that do not take an argument's place, as a donated state's successor does
+    temporaries: int
+    program: int
+
+    @property
+    def needed(self) -> int:
+        return sum(self)
+
+
+class Program(NamedTuple):
+    """What became of a compilation."""
+
+    compiled: jax.stages.Compiled | None  # None: the compiler found that it does not fit
+    memory: Memory | None  # None: likewise
+    needed: int  # bytes of one device
+    seconds: float  # that the compilation took
+
+
+def compile_ahead(step: jax.stages.Wrapped, arguments: tuple[Any, ...], platform: str) -> Program:
+    """Compiles `step` for the shapes and shardings of `arguments` on another platform than this process runs on.
+
+    Args:
+      arguments: `jax.ShapeDtypeStruct`s; the step's shardings are over a mesh of the machine's devices.
+      platform: "tpu" or "cuda".
+    """
+    started = time.perf_counter()
+    lowered = step.trace(*arguments).lower(lowering_platforms=(platform,))
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if (needed := bytes_wanted(str(error))) is None:
+            raise
+        return Program(None, None, needed, time.perf_counter() - started)
+    counted = compiled.memory_analysis()
+    memory = Memory(
+        counted.argument_size_in_bytes,
+        counted.output_size_in_bytes - counted.alias_size_in_bytes,
+        counted.temp_size_in_bytes,
+        counted.generated_code_size_in_bytes,
+    )
+    return Program(compiled, memory, memory.needed, time.perf_counter() - started)
+
+
+def bytes_wanted(message: str) -> int | None:
+    """How much memory a program needs by the compiler's refusal of it; None where that is no refusal for memory."""
+    found = re.search(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm", message)
+    if found is None:
+        return None
+    return round(float(found[1]) * 1024 ** " KMGT".index(found[2] or " "))
+
+
+def save(compiled: jax.stages.Compiled, path: Path) -> None:
+    """Writes an executable for `load`."""
+    from jax.experimental import serialize_executable
+
+    write_atomically(path, pickle.dumps(serialize_executable.serialize(compiled)))
+
+
+def load(path: Path) -> jax.stages.Compiled:
+    """An executable that `save` wrote, on the machine that it was compiled for, by the same versions of jax and
+    compiler. Reading such a file runs what it holds: only from whom you trust."""
+    from jax.experimental import serialize_executable
+
+    return serialize_executable.deserialize_and_load(*pickle.loads(path.read_bytes()))

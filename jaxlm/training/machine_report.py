@@ -1,0 +1,184 @@
+"""What a run needs, and what it can reach, on a machine that is not there: the report of `compile`."""
+
+import dataclasses
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxlm.config import Config
+from jaxlm.console import Console
+from jaxlm.parallel import ahead_of_time
+from jaxlm.parallel.ahead_of_time import GIB, Program, compile_ahead
+from jaxlm.parallel.chips import CHIPS, Chip
+from jaxlm.parallel.mesh import mesh_over
+from jaxlm.parallel.topologies import Topology
+from jaxlm.training.largest_batch import largest_batch
+from jaxlm.training.setup import Setup, compute_dtype, set_up
+from jaxlm.training.stand_in import StandIn, stand_in
+
+_TPU_RESERVED = 2**28  # bytes that the compiler keeps for the system
+_GPU_SHARE = 0.75  # of a GPU's memory, which JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise
+
+
+def single_runs(config: Config, name: str) -> dict[str, Config]:
+    """The programs of a config, by name: one, or with a `pretrain` stage two that share a shape."""
+    stage = config.pretrain
+    if stage is None:
+        return {name: config}
+    single = dataclasses.replace(config, pretrain=None, compare_from_scratch=False)
+    shared = {item.name: getattr(stage, item.name) for item in dataclasses.fields(stage)}
+    first = dataclasses.replace(single, **shared)
+    kept = ("hidden_dropout", "attention_dropout", "dtype", "layers", "remat")
+    model = dataclasses.replace(stage.model, **{item: getattr(config.model, item) for item in kept})
+    data = dataclasses.replace(config.data, tokenizer=stage.data.tokenizer, vocab_size=stage.data.vocab_size)
+    return {"pretrain": first, "finetune": dataclasses.replace(single, model=model, data=data)}
+
+
+class _Sizes:
+    """A run's training step in batches of any number of rows."""
+
+    def __init__(self, setup: Setup, topology: Topology, step: int, scale: float):
+        self.setup, self._topology = setup, topology
+        self._shapes = setup.batch_shapes(step)
+        self.planned = next(iter(self._shapes.values())).shape[0]
+        self.row_length = self._shapes["input_ids"].shape[1]
+        self.unit = setup.mesh.size * setup.config.train.micro_batches
+        self.rows = math.ceil(self.planned * scale / self.unit) * self.unit
+        self.tokens = setup.batches["train"].tokens(step) * scale
+        self.examples = setup.batches["train"].count(step) * scale
+
+    def compile(self, rows: int) -> Program:
+        shapes = {
+            name: jax.ShapeDtypeStruct((rows, *shape.shape[1:]), shape.dtype) for name, shape in self._shapes.items()
+        }
+        return compile_ahead(self.setup.train_step(), (self.setup.abstract_state(), shapes), self._topology.platform)
+
+
+def report(
+    config: Config, name: str, topology: Topology, folder: Path, console: Console, *, data_is_given: bool,
+    phase: int | None, tokens: int | None, search: bool, save_to: Path | None,
+) -> bool:  # fmt: skip
+    """Compiles a run's training step for a machine and says what it needs. Returns whether it fits.
+
+    Raises:
+      UserError, CheckpointError: settings, data or model are not usable.
+    """
+    chip = CHIPS[topology.chip]
+    mesh = mesh_over(topology.devices)
+    with console.phase(f"{name}: reading data and model"):
+        found = stand_in(config, folder, data_is_given=data_is_given, tokens=tokens)
+        setup = set_up(found.config, mesh)
+    number = _step_of(setup, phase)
+    sizes = _Sizes(setup, topology, number, found.scale)
+    for line in _description(setup, topology, chip, sizes, found, number):
+        console.say(f"{name}: {line}")
+    with console.phase(f"{name}: compiling for {topology.name}"):
+        program = sizes.compile(sizes.rows)
+    capacity = _capacity(topology, chip)
+    for line in _memory_table(program, sizes, chip, capacity):
+        console.say(line)
+    fits = program.compiled is not None and program.needed <= capacity
+    if program.compiled is not None:
+        pass
+    if search:
+        _say_largest(sizes, program, capacity, console, name)
+    if not fits:
+        console.say(
+            f"{name}: does not fit: needs {program.needed / GIB:.2f} GiB of {capacity / GIB:.2f} GiB on each "
+            f"{topology.chip}"
+        )
+    elif save_to is not None and program.compiled is not None:
+        ahead_of_time.save(program.compiled, save_to)
+        console.say(
+            f"{name}: wrote {save_to} ({save_to.stat().st_size / 2**20:.0f} MiB); on the machine itself, with jax "
+            f"{jax.__version__}: from jaxlm.parallel.ahead_of_time import load; step = load(Path({str(save_to)!r})); "
+            "state, metrics = step(state, batch)"
+        )
+    return fits
+
+
+def _step_of(setup: Setup, phase: int | None) -> int:
+    """The number of a step of the phase that was asked for, or of the one with most tokens in its rows."""
+    batches = setup.batches["train"]
+    if phase is not None:
+        return batches.starts[phase - 1]
+    return max(batches.starts, key=lambda start: math.prod(batches(start)["input_ids"].shape))
+
+
+def _capacity(topology: Topology, chip: Chip) -> int:
+    """Bytes of a device that a program can have."""
+    if topology.platform == "tpu":
+        return chip.memory - _TPU_RESERVED
+    return int(chip.memory * float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", _GPU_SHARE)))
+
+
+def _description(
+    setup: Setup, topology: Topology, chip: Chip, sizes: _Sizes, found: StandIn, number: int
+) -> Iterator[str]:
+    shape, config = setup.bert_config, setup.config
+    params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(setup.abstract_state()["params"]))
+    dtype = np.dtype(compute_dtype(config.model.dtype, setup.mesh.devices.flat[0].platform)).name
+    yield (
+        f"{setup.task.model_class.__name__}, {shape.num_hidden_layers} layers, {shape.hidden_size} wide, vocabulary "
+        f"{shape.vocab_size}, {params / 1e6:.1f} M parameters; {dtype}, layers "
+        f"{'as a loop' if shape.scan_layers else 'one by one'}, remat {shape.remat}, {config.optim.optimizer}"
+    )
+    axes = " x ".join(f"{axis} {size}" for axis, size in setup.mesh.shape.items())
+    yield (
+        f"{len(topology.devices)} x {topology.chip} ({chip.memory / GIB:.0f} GiB, {chip.flops / 1e12:.0f} TFLOP/s "
+        f"each) on {topology.hosts} host(s); mesh {axes}"
+    )
+    yield from found.assumed
+    phases = config.train.phases
+    which = ""
+    if len(phases) > 1:
+        starts = setup.batches["train"].starts
+        which = f", phase {list(starts).index(number) + 1} of {len(phases)}"
+    yield (
+        f"a step of {sizes.examples:.0f} examples, {sizes.tokens:.0f} tokens, in {sizes.rows} rows of "
+        f"{sizes.row_length}{which}"
+    )
+
+
+def _memory_table(program: Program, sizes: _Sizes, chip: Chip, capacity: int) -> Iterator[str]:
+    yield "  memory of one device, GiB"
+    state = sum(_shard_bytes(leaf) for leaf in jax.tree.leaves(sizes.setup.abstract_state()))
+    rows: list[tuple[str, float]] = [("state: parameters and optimizer", state)]
+    if (memory := program.memory) is not None:
+        rows += [
+            ("batch, and what arguments are padded with", memory.arguments - state),
+            ("outputs beside the state's place", memory.outputs),
+            ("temporaries", memory.temporaries),
+            ("program", memory.program),
+        ]
+    rows += [("peak", program.needed), ("usable, of " + f"{chip.memory / GIB:.0f}", capacity)]
+    for label, value in rows:
+        yield f"    {label:44} {value / GIB:8.2f}"
+
+
+def _shard_bytes(leaf: jax.ShapeDtypeStruct) -> int:
+    shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
+    return math.prod(shape) * leaf.dtype.itemsize
+
+
+def _say_largest(sizes: _Sizes, program: Program, capacity: int, console: Console, name: str) -> None:
+    def needed(rows: int) -> int:
+        with console.phase(f"{name}: compiling {rows} rows") as remarks:
+            size = sizes.compile(rows).needed
+            remarks.append(f"{size / GIB:.2f} GiB")
+        return size
+
+    found = largest_batch(needed, capacity, sizes.unit, sizes.rows, program.needed)
+    if found.fits is None:
+        console.say(f"{name}: not even {found.too_many} rows fit")
+        return
+    limit = "" if found.too_many is None else f"; {found.too_many} do not"
+    examples = found.fits * sizes.examples / sizes.rows
+    console.say(
+        f"{name}: the largest batch that fits: {found.fits} rows of {sizes.row_length} (--train.batch_size "
+        f"{math.floor(examples)}){limit}"
+    )
