@@ -44,7 +44,7 @@ def run_layers(
     graphdef = nnx.split(layers[0])[0]
     params = [nnx.state(layer) for layer in layers]
 
-    def step(x: jax.Array, layer: tuple[nnx.State, Any]) -> tuple[jax.Array, None]:
+    def step(x: jax.Array, layer: Any) -> tuple[jax.Array, None]:
         return call(nnx.merge(graphdef, layer[0]), x, layer[1]), None
 
     if remat != "none":  # inside a loop nothing can be merged with the forward pass, from which `prevent_cse` protects
@@ -52,6 +52,6 @@ def run_layers(
     if scan:
         stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *params)
         return jax.lax.scan(step, x, (stacked, jnp.arange(first, first + len(layers))))[0]
-    for layer in zip(params, range(first, first + len(layers)), strict=True):
-        x = step(x, layer)[0]
+    for number, state in enumerate(params, first):
+        x = step(x, (state, number))[0]
     return x

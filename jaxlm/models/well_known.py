@@ -3,12 +3,19 @@
 For programs that are compiled where the hub cannot be reached; nothing is loaded or trained by this table.
 """
 
+from typing import Any
+
 from jaxlm.models.config import BertConfig
 
-_LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
-_MINI = {"hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536}
+_LARGE: dict[str, Any] = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+}
+_MINI: dict[str, Any] = {"hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536}
 
-_SHAPES: dict[str, dict[str, int]] = {
+_SHAPES: dict[str, dict[str, Any]] = {
     "google-bert/bert-base-uncased": {},
     "google-bert/bert-base-cased": {"vocab_size": 28996},
     "google-bert/bert-base-chinese": {"vocab_size": 21128},

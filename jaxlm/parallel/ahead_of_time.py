@@ -1,5 +1,6 @@
 """Programs compiled for machines that are not there: what they need, and whether it fits."""
 
+import math
 import pickle
 import re
 import time
@@ -47,7 +48,7 @@ def compile_ahead(step: jax.stages.Wrapped, arguments: tuple[Any, ...], platform
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        if (needed := bytes_wanted(str(error))) is None:
+        if (needed := bytes_wanted(str(error), _bytes_of_a_device(arguments))) is None:
             raise
         return Program(None, None, needed, time.perf_counter() - started)
     counted = compiled.memory_analysis()
@@ -60,12 +61,27 @@ def compile_ahead(step: jax.stages.Wrapped, arguments: tuple[Any, ...], platform
     return Program(compiled, memory, memory.needed, time.perf_counter() - started)
 
 
-def bytes_wanted(message: str) -> int | None:
-    """How much memory a program needs by the compiler's refusal of it; None where that is no refusal for memory."""
-    found = re.search(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm", message)
-    if found is None:
+def bytes_wanted(message: str, arguments: int) -> int | None:
+    """How much memory a program needs by the compiler's refusal of it; None where that is no refusal for memory.
+
+    Args:
+      arguments: bytes of the program's arguments, which the compiler leaves out where temporaries alone are too many.
+    """
+    whole = re.search(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm", message)
+    temporaries = re.search(r"required for HLO temporaries \(([\d.]+)([KMGT]?)\)", message)
+    if (found := whole or temporaries) is None:
         return None
-    return round(float(found[1]) * 1024 ** " KMGT".index(found[2] or " "))
+    return round(float(found[1]) * 1024 ** " KMGT".index(found[2] or " ")) + (0 if whole else arguments)
+
+
+def _bytes_of_a_device(arguments: Any) -> int:
+    return sum(shard_bytes(leaf) for leaf in jax.tree.leaves(arguments))
+
+
+def shard_bytes(leaf: jax.ShapeDtypeStruct) -> int:
+    """Bytes of what one device has of an array."""
+    shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
+    return math.prod(shape) * leaf.dtype.itemsize
 
 
 def save(compiled: jax.stages.Compiled, path: Path) -> None:

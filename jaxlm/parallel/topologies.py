@@ -71,7 +71,7 @@ class Request(NamedTuple):
         return "tpu" if self.kind in _TPUS else "cuda"
 
     @property
-    def count(self) -> int:
+    def devices(self) -> int:
         return math.prod(self.shape)
 
 
@@ -116,7 +116,7 @@ def prepare_environment(request: Request) -> None:
         defaults |= {
             "TPU_SKIP_MDS_QUERY": "1",  # else it asks Google Cloud for minutes which TPU this is
             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # nobody's TPU is taken: others may compile at the same time
-            "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # of the machine that compiles; any serves, and none is complained of
+            "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # of the machine that compiles: any will do, none is complained of
             "TPU_WORKER_HOSTNAMES": "localhost",
             "TPU_STDERR_LOG_LEVEL": "3",
             "TPU_MIN_LOG_LEVEL": "3",
@@ -153,8 +153,9 @@ def _describe_tpu(request: Request) -> Topology:
     except Exception as error:  # the compiler's own kinds, for a shape that cannot be built
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"--topology {request.name}: {reason} (usual shapes are {tpu.usual})") from None
-    hosts = len({device.process_index for device in found.devices})
-    return Topology(request.name, "tpu", tpu.chip, hosts, found.devices)
+    devices: Sequence[Any] = found.devices
+    hosts = len({device.process_index for device in devices})
+    return Topology(request.name, "tpu", tpu.chip, hosts, devices)
 
 
 def _describe_gpu(request: Request) -> Topology:

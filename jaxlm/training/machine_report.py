@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,9 +13,10 @@ import numpy as np
 from jaxlm.config import Config
 from jaxlm.console import Console
 from jaxlm.parallel import ahead_of_time
-from jaxlm.parallel.ahead_of_time import GIB, Program, compile_ahead
+from jaxlm.parallel.ahead_of_time import GIB, Memory, Program, compile_ahead, shard_bytes
 from jaxlm.parallel.chips import CHIPS, Chip
-from jaxlm.parallel.mesh import mesh_over
+from jaxlm.parallel.collectives import by_kind_and_axes, collectives
+from jaxlm.parallel.mesh import mesh_over, row_shards
 from jaxlm.parallel.topologies import Topology
 from jaxlm.training.largest_batch import largest_batch
 from jaxlm.training.setup import Setup, compute_dtype, set_up
@@ -46,7 +48,7 @@ class _Sizes:
         self._shapes = setup.batch_shapes(step)
         self.planned = next(iter(self._shapes.values())).shape[0]
         self.row_length = self._shapes["input_ids"].shape[1]
-        self.unit = setup.mesh.size * setup.config.train.micro_batches
+        self.unit = row_shards(setup.mesh) * setup.config.train.micro_batches
         self.rows = math.ceil(self.planned * scale / self.unit) * self.unit
         self.tokens = setup.batches["train"].tokens(step) * scale
         self.examples = setup.batches["train"].count(step) * scale
@@ -68,7 +70,7 @@ def report(
       UserError, CheckpointError: settings, data or model are not usable.
     """
     chip = CHIPS[topology.chip]
-    mesh = mesh_over(topology.devices)
+    mesh = mesh_over(topology.devices, config.mesh.fsdp, config.mesh.tensor)
     with console.phase(f"{name}: reading data and model"):
         found = stand_in(config, folder, data_is_given=data_is_given, tokens=tokens)
         setup = set_up(found.config, mesh)
@@ -82,8 +84,9 @@ def report(
     for line in _memory_table(program, sizes, chip, capacity):
         console.say(line)
     fits = program.compiled is not None and program.needed <= capacity
-    if program.compiled is not None:
-        pass
+    if program.compiled is not None and program.memory is not None:
+        for line in _work_table(program.compiled, program.memory, sizes, chip):
+            console.say(line)
     if search:
         _say_largest(sizes, program, capacity, console, name)
     if not fits:
@@ -146,7 +149,7 @@ def _description(
 
 def _memory_table(program: Program, sizes: _Sizes, chip: Chip, capacity: int) -> Iterator[str]:
     yield "  memory of one device, GiB"
-    state = sum(_shard_bytes(leaf) for leaf in jax.tree.leaves(sizes.setup.abstract_state()))
+    state = sum(shard_bytes(leaf) for leaf in jax.tree.leaves(sizes.setup.abstract_state()))
     rows: list[tuple[str, float]] = [("state: parameters and optimizer", state)]
     if (memory := program.memory) is not None:
         rows += [
@@ -160,9 +163,52 @@ def _memory_table(program: Program, sizes: _Sizes, chip: Chip, capacity: int) ->
         yield f"    {label:44} {value / GIB:8.2f}"
 
 
-def _shard_bytes(leaf: jax.ShapeDtypeStruct) -> int:
-    shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
-    return math.prod(shape) * leaf.dtype.itemsize
+def _work_table(compiled: jax.stages.Compiled, memory: Memory, sizes: _Sizes, chip: Chip) -> Iterator[str]:
+    """What a step computes and moves, and how long the slowest of these takes at the least.
+
+    A roofline (Williams et al. 2009, https://doi.org/10.1145/1498765.1498785): arithmetic, memory traffic and exchange
+    each at the chip's peak, as if they overlapped wholly. Traffic counts state and batch read once, what is written of
+    them, and temporaries written and read once: a floor, since a temporary's place is used again and again.
+    """
+    setup = sizes.setup
+    devices = setup.mesh.size
+    flops = setup.task.flops(setup.bert_config, sizes.tokens, sizes.examples, sizes.row_length)
+    found = collectives(compiled.as_text() or "", setup.mesh.shape)
+    state = sum(shard_bytes(leaf) for leaf in jax.tree.leaves(setup.abstract_state()))
+    moved = memory.arguments + memory.outputs + state + 2 * memory.temporaries  # the state's successor takes its place
+    yield "  a step, of one device"
+    yield f"    {'model FLOPs (tokens alone, nothing computed twice)':52} {flops / devices / 1e9:12.1f} GFLOP"
+    yield f"    {'memory traffic, at least':52} {moved / GIB:12.2f} GiB"
+    for (kind, axes), members in by_kind_and_axes(found).items():
+        sent = sum(item.sent * (item.times or 1) for item in members)
+        count = sum(item.times or 1 for item in members)
+        label = f"{kind} along {' and '.join(axes) or 'no axis'}, {count} of them: sent"
+        yield f"    {label:52} {sent / 2**20:12.1f} MiB"
+    times = {"arithmetic": flops / devices / chip.flops}
+    if chip.bandwidth is not None:
+        times["memory"] = moved / chip.bandwidth
+    sent = sum(item.sent * (item.times or 1) for item in found)
+    if chip.links is not None:
+        times["exchange"] = sent / chip.links
+    slowest = max(times, key=lambda name: times[name])
+    listing = ", ".join(f"{name} {1e3 * value:.2f} ms" for name, value in times.items())
+    mfu = times["arithmetic"] / times[slowest]
+    yield f"    at the chip's peaks: {listing}"
+    yield (
+        f"    so at the least {1e3 * times[slowest]:.2f} ms a step ({slowest}): {sizes.tokens / times[slowest]:,.0f} "
+        f"tokens/s, MFU at most {mfu:.0%}"
+    )
+    if (seconds := _compilers_estimate(compiled)) is not None:
+        yield f"    the compiler's own estimate: {1e3 * seconds:.2f} ms"
+    else:
+        yield "    the compiler gives no estimate of its own"
+
+
+def _compilers_estimate(compiled: jax.stages.Compiled) -> float | None:
+    """Seconds; None where it gives none, or a negative one, as the TPU's does for large programs."""
+    analysis: Any = compiled.cost_analysis()
+    seconds = (analysis or {}).get("optimal_seconds")
+    return None if seconds is None or not seconds > 0 else float(seconds)
 
 
 def _say_largest(sizes: _Sizes, program: Program, capacity: int, console: Console, name: str) -> None:

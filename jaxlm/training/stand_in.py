@@ -59,7 +59,7 @@ def stand_in(config: Config, folder: Path, *, data_is_given: bool, tokens: int |
         return StandIn(_without_dev(config, model=model, data=data), assumed)
     batch_size = min(train.batch_size, MOST_EXAMPLES)
     scale = train.batch_size / batch_size
-    columns = dict.fromkeys(("text", "text_pair", "negative", "label", "words", "tags"))
+    columns: dict[str, Any] = dict.fromkeys(("text", "text_pair", "negative", "label", "words", "tags"))
     data = dataclasses.replace(data, **columns, header="auto", validation=0.0, documents="blank_lines")
     train = dataclasses.replace(train, batch_size=batch_size)
     tokenizer = TextTokenizer.load(Path(model.init or str(data.tokenizer)))

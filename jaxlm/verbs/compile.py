@@ -4,7 +4,7 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
-from jaxlm.config import Config, validate
+from jaxlm.config import Config, MeshSettings, validate
 from jaxlm.errors import UserError
 from jaxlm.flags import check_output, parse, preset
 from jaxlm.parallel.topologies import prepare_environment, read_name
@@ -43,9 +43,13 @@ def run(arguments: list[str]) -> int:
         raise UserError("--topology names the machine, such as v5e:4x4 or h100:8")
     request = read_name(args.topology)
     data_is_given = any(flag.split("=")[0] in ("--data.train", "--data.mixture") for flag in rest)
+    if args.task == "multi_task":
+        raise UserError(
+            f"{path} trains several tasks at once; compile makes up data for one: choose a preset of one task"
+        )
     _check(args, data_is_given)
     prepare_environment(request)
-    console = start_jax()
+    console = start_jax(MeshSettings(distributed="off"))
 
     from jaxlm.parallel.topologies import describe
     from jaxlm.training.machine_report import report, single_runs
@@ -57,7 +61,8 @@ def run(arguments: list[str]) -> int:
         with tempfile.TemporaryDirectory(prefix="jaxlm-compile-") as folder:
             fits &= report(
                 config, name, topology, Path(folder), console, data_is_given=data_is_given, phase=args.phase,
-                tokens=args.tokens_per_example, search=args.largest_batch, save_to=args.save and Path(args.save),
+                tokens=args.tokens_per_example, search=args.largest_batch,
+                save_to=Path(args.save) if args.save else None,
             )  # fmt: skip
     return 0 if fits else 1
 

@@ -20,7 +20,7 @@ from jaxlm.parallel.topologies import prepare_environment, read_name
 )  # fmt: skip
 def test_a_machine_is_understood_by_its_name(name: str, platform: str, count: int) -> None:
     request = read_name(name)
-    assert (request.platform, request.count) == (platform, count)
+    assert (request.platform, request.devices) == (platform, count)
 
 
 @pytest.mark.parametrize(
