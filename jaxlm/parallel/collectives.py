@@ -118,8 +118,7 @@ def _loops(computations: dict[str, list[str]]) -> dict[str, _Loop]:
     for name, lines in computations.items():
         for line in lines:
             loops = " while(" in line
-            trips = re.search(r'known_trip_count"?:\s*\{\s*"n":\s*"(\d+)"', line)
-            step = _Loop(loops, (int(trips[1]) if trips else None) if loops else 1)
+            step = _Loop(True, _trips(line, computations)) if loops else _Loop(False, 1)
             for several, single in _CALLED.findall(line):
                 for called in (several or single).split(","):
                     callers.setdefault(called.strip().lstrip("%"), []).append((name, step))
@@ -137,6 +136,19 @@ def _loops(computations: dict[str, list[str]]) -> dict[str, _Loop]:
         return known[name]
 
     return {name: of(name) for name in computations}
+
+
+def _trips(line: str, computations: dict[str, list[str]]) -> int | None:
+    """How often a loop runs, as the compiler states it or, for TPUs, as its condition says: counter < constant."""
+    if (stated := re.search(r'known_trip_count"?:\s*\{\s*"n":\s*"(\d+)"', line)) is not None:
+        return int(stated[1])
+    condition = re.search(r"condition=%?([\w.\-]+)", line)
+    lines = computations.get(condition[1], []) if condition else []
+    last = lines[-1] if lines else ""
+    limits = re.findall(r"%?([\w.\-]+) = [su]32\[\]\S* constant\((\d+)\)", "\n".join(lines))
+    if len(limits) != 1 or not re.search(rf"compare\(.*, %?{re.escape(limits[0][0])}\), direction=LT", last):
+        return None
+    return int(limits[0][1])
 
 
 def _operands(line: str, start: int) -> str:

@@ -180,9 +180,10 @@ def _work_table(compiled: jax.stages.Compiled, memory: Memory, sizes: _Sizes, ch
     yield f"    {'model FLOPs (tokens alone, nothing computed twice)':52} {flops / devices / 1e9:12.1f} GFLOP"
     yield f"    {'memory traffic, at least':52} {moved / GIB:12.2f} GiB"
     for (kind, axes), members in by_kind_and_axes(found).items():
-        sent = sum(item.sent * (item.times or 1) for item in members)
         count = sum(item.times or 1 for item in members)
-        label = f"{kind} along {' and '.join(axes) or 'no axis'}, {count} of them: sent"
+        at_least = " (in loops of unknown length: at least)" if any(item.times is None for item in members) else ""
+        label = f"{kind} along {' and '.join(axes) or 'no axis'}, {count} of them{at_least}: sent"
+        sent = sum(item.sent * (item.times or 1) for item in members)
         yield f"    {label:52} {sent / 2**20:12.1f} MiB"
     times = {"arithmetic": flops / devices / chip.flops}
     if chip.bandwidth is not None:

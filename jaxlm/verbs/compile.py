@@ -51,6 +51,9 @@ def run(arguments: list[str]) -> int:
     prepare_environment(request)
     console = start_jax(MeshSettings(distributed="off"))
 
+    import jax
+
+    jax.config.update("jax_enable_compilation_cache", False)  # JAX cannot read programs of absent machines back
     from jaxlm.parallel.topologies import describe
     from jaxlm.training.machine_report import report, single_runs
 
