@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-_GOLDEN = jnp.uint32(0x9E3779B9)  # 2^32 / golden ratio: consecutive counters land far apart
+# An array of jax would ask for a device at import, and several processes start jax after it.
+_GOLDEN = np.uint32(0x9E3779B9)  # 2^32 / golden ratio: consecutive counters land far apart
 
 
 def lowbias32(x: jax.Array) -> jax.Array:

@@ -33,6 +33,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxlm.models import BertConfig, BertForPreTraining, BertModel
 
+from jax._src import xla_bridge
+assert not xla_bridge.backends_are_initialized(), "jax.distributed.initialize() has to come before the first device"
+
 config = BertConfig(vocab_size=11, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
 output = jax.jit(lambda: BertModel(config, rngs=nnx.Rngs(0))(jnp.ones((2, 5), jnp.int32)))()
 assert output.last_hidden_state.shape == (2, 5, 8), output
