@@ -1,0 +1,92 @@
+"""The presets' very training steps, compiled by the TPU's compiler for machines that are not here."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from jaxlm.parallel.ahead_of_time import bytes_wanted, shard_bytes
+from jaxlm.parallel.collectives import collectives
+
+ROOT = Path(__file__).parents[2]
+
+
+def compile_for(preset: str, topology: str, *flags: str) -> tuple[int, str]:
+    command = [sys.executable, "-m", "jaxlm", "compile", f"configs/{preset}.py", "--topology", topology,
+               "--no-largest_batch", *flags]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    return done.returncode, done.stdout + done.stderr
+
+
+def figure(report: str, label: str) -> float:
+    found = re.search(rf"{re.escape(label)}.*? ([\d.]+)( \w+)?$", report, re.MULTILINE)
+    assert found, report
+    return float(found[1])
+
+
+@pytest.mark.parametrize("topology", ["v5e:4x4", "v6e:16x16"])
+@pytest.mark.parametrize(
+    ("preset", "parameters", "batch"),
+    [("sst2", 109.5e6, ("--train.batch_size", "256")), ("pretrain_bert_large", 336.2e6, ())],
+)
+def test_a_preset_fits(preset: str, parameters: float, batch: tuple[str, ...], topology: str) -> None:
+    code, report = compile_for(preset, topology, *batch)
+    assert code == 0, report
+    assert "does not fit" not in report
+    assert figure(report, "state: parameters and optimizer") == pytest.approx(parameters * 12 / 2**30, abs=0.02)
+    assert figure(report, "state: parameters and optimizer") < figure(report, "peak") < figure(report, "usable")
+    # Each chip sends all gradients once, in float32, but for a ring's last step.
+    devices = {"v5e:4x4": 16, "v6e:16x16": 256}[topology]
+    gradients = parameters * 4 * 2 * (devices - 1) / devices / 2**20
+    assert figure(report, "all-reduce along data") == pytest.approx(gradients, rel=0.01)
+    assert "all-gather" not in report
+
+
+@pytest.mark.parametrize(("preset", "batch"), [("sst2", 32 * 64 * 16), ("pretrain_bert_large", 256 * 64)])
+def test_a_batch_that_is_64_times_as_large_does_not(preset: str, batch: int) -> None:
+    code, report = compile_for(preset, "v5e:4x4", "--train.batch_size", str(batch))
+    assert code == 1, report
+    assert re.search(r"does not fit: needs \d+\.\d\d GiB of 15\.75 GiB on each TPU v5 lite", report), report
+
+
+def test_the_compilers_refusals_are_read() -> None:
+    whole = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 17.03G of 15.75G hbm."
+    temporaries = "the total memory required for HLO temporaries (15.50G) exceeds available HBM (15.75G)."
+    assert bytes_wanted(whole, 7) == round(17.03 * 2**30)
+    assert bytes_wanted(temporaries, 2**30) == round(16.5 * 2**30)
+    assert bytes_wanted("INVALID_ARGUMENT: something else", 7) is None
+
+
+def test_a_device_has_its_share_of_an_array() -> None:
+    mesh = jax.make_mesh((1,), ("data",))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    assert shard_bytes(jax.ShapeDtypeStruct((6, 4), "float32", sharding=sharding)) == 96
+    assert shard_bytes(jax.ShapeDtypeStruct((6, 4), "bfloat16")) == 48
+
+
+def test_how_often_a_loop_runs_stands_in_its_condition() -> None:
+    text = """
+%add (a: f32[], b: f32[]) -> f32[] {
+  ROOT %sum = f32[] add(%a, %b)
+}
+%condition (state: (s32[], f32[8])) -> pred[] {
+  %limit.1 = s32[]{:T(128)} constant(11)
+  %state = (s32[], f32[8]) parameter(0)
+  %counter = s32[] get-tuple-element(%state), index=0
+  ROOT %less = pred[] compare(%counter, %limit.1), direction=LT
+}
+%body (state: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %x = f32[8] get-tuple-element(%state), index=1
+  %reduced = f32[8] all-reduce(%x), replica_groups={{0,1}}, to_apply=%add
+}
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %loop = (s32[], f32[8]) while(%start), condition=%condition, body=%body
+}
+"""
+    (found,) = collectives(text, {"data": 2})
+    assert (found.kind, found.bytes, found.times, found.in_loop) == ("all-reduce", 32, 11, True)
+    unknown = text.replace("direction=LT", "direction=GT")
+    assert collectives(unknown, {"data": 2})[0].times is None
