@@ -9,13 +9,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxlm.config import Config
 from jaxlm.console import Console
 from jaxlm.parallel import ahead_of_time
 from jaxlm.parallel.ahead_of_time import GIB, Memory, Program, compile_ahead, shard_bytes
 from jaxlm.parallel.chips import CHIPS, Chip
-from jaxlm.parallel.collectives import by_kind_and_axes, collectives
+from jaxlm.parallel.collectives import Collective, by_kind_and_axes, collectives
 from jaxlm.parallel.mesh import mesh_over, row_shards
 from jaxlm.parallel.topologies import Topology
 from jaxlm.training.largest_batch import largest_batch
@@ -173,13 +174,15 @@ def _work_table(compiled: jax.stages.Compiled, memory: Memory, sizes: _Sizes, ch
     setup = sizes.setup
     devices = setup.mesh.size
     flops = setup.task.flops(setup.bert_config, sizes.tokens, sizes.examples, sizes.row_length)
-    found = collectives(compiled.as_text() or "", setup.mesh.shape)
+    found = _collectives(compiled, setup.mesh)
     state = sum(shard_bytes(leaf) for leaf in jax.tree.leaves(setup.abstract_state()))
     moved = memory.arguments + memory.outputs + state + 2 * memory.temporaries  # the state's successor takes its place
     yield "  a step, of one device"
     yield f"    {'model FLOPs (tokens alone, nothing computed twice)':52} {flops / devices / 1e9:12.1f} GFLOP"
     yield f"    {'memory traffic, at least':52} {moved / GIB:12.2f} GiB"
-    for (kind, axes), members in by_kind_and_axes(found).items():
+    if found is None:
+        yield "    exchange: jaxlib cannot read the text of this program; take the libtpu of jax[tpu]"
+    for (kind, axes), members in by_kind_and_axes(found or []).items():
         count = sum(item.times or 1 for item in members)
         at_least = " (in loops of unknown length: at least)" if any(item.times is None for item in members) else ""
         label = f"{kind} along {' and '.join(axes) or 'no axis'}, {count} of them{at_least}: sent"
@@ -188,9 +191,8 @@ def _work_table(compiled: jax.stages.Compiled, memory: Memory, sizes: _Sizes, ch
     times = {"arithmetic": flops / devices / chip.flops}
     if chip.bandwidth is not None:
         times["memory"] = moved / chip.bandwidth
-    sent = sum(item.sent * (item.times or 1) for item in found)
-    if chip.links is not None:
-        times["exchange"] = sent / chip.links
+    if chip.links is not None and found is not None:
+        times["exchange"] = sum(item.sent * (item.times or 1) for item in found) / chip.links
     slowest = max(times, key=lambda name: times[name])
     listing = ", ".join(f"{name} {1e3 * value:.2f} ms" for name, value in times.items())
     mfu = times["arithmetic"] / times[slowest]
@@ -200,9 +202,19 @@ def _work_table(compiled: jax.stages.Compiled, memory: Memory, sizes: _Sizes, ch
         f"tokens/s, MFU at most {mfu:.0%}"
     )
     if (seconds := _compilers_estimate(compiled)) is not None:
-        yield f"    the compiler's own estimate: {1e3 * seconds:.2f} ms"
+        once = ", a loop over layers counted as one of them" if setup.bert_config.scan_layers else ""
+        yield f"    the compiler's own estimate: {1e3 * seconds:.2f} ms{once}"
     else:
         yield "    the compiler gives no estimate of its own"
+
+
+def _collectives(compiled: jax.stages.Compiled, mesh: Mesh) -> list[Collective] | None:
+    """None where jaxlib does not know an instruction that a newer compiler uses."""
+    try:
+        text = compiled.as_text()
+    except jax.errors.JaxRuntimeError:
+        return None
+    return None if text is None else collectives(text, mesh.shape)
 
 
 def _compilers_estimate(compiled: jax.stages.Compiled) -> float | None:
