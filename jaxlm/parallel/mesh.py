@@ -87,8 +87,8 @@ def arrange(devices: Sequence[Any], fsdp: int = 1, tensor: int = 1) -> tuple[np.
             f"--mesh.fsdp {fsdp} x --mesh.tensor {tensor} is {fsdp * tensor}; {whose}, not a multiple of it"
         )
     shape = (size // (fsdp * tensor), fsdp, tensor)
-    # As jax.make_mesh does: chips of these kinds have a torus of two dimensions for our three axes.
-    split = devices[0].device_kind in ("TPU v5 lite", "TPU v5e") if devices[0].platform == "tpu" else False
+    # An axis of the mesh may be a part of one of the torus, as where there are 4 x 4 x 4 chips for 8 x 4 x 2.
+    split = devices[0].platform == "tpu"
     arrays = [
         mesh_utils.create_device_mesh(shape, slices[index], allow_split_physical_axes=split) for index in sorted(slices)
     ]

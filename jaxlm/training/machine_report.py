@@ -41,7 +41,7 @@ def single_runs(config: Config, name: str) -> dict[str, Config]:
     return {"pretrain": first, "finetune": dataclasses.replace(single, model=model, data=data)}
 
 
-class _Sizes:
+class StepSizes:
     """A run's training step in batches of any number of rows."""
 
     def __init__(self, setup: Setup, topology: Topology, step: int, scale: float):
@@ -76,7 +76,7 @@ def report(
         found = stand_in(config, folder, data_is_given=data_is_given, tokens=tokens)
         setup = set_up(found.config, mesh)
     number = _step_of(setup, phase)
-    sizes = _Sizes(setup, topology, number, found.scale)
+    sizes = StepSizes(setup, topology, number, found.scale)
     for line in _description(setup, topology, chip, sizes, found, number):
         console.say(f"{name}: {line}")
     with console.phase(f"{name}: compiling for {topology.name}"):
@@ -121,7 +121,7 @@ def _capacity(topology: Topology, chip: Chip) -> int:
 
 
 def _description(
-    setup: Setup, topology: Topology, chip: Chip, sizes: _Sizes, found: StandIn, number: int
+    setup: Setup, topology: Topology, chip: Chip, sizes: StepSizes, found: StandIn, number: int
 ) -> Iterator[str]:
     shape, config = setup.bert_config, setup.config
     params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(setup.abstract_state()["params"]))
@@ -148,7 +148,7 @@ def _description(
     )
 
 
-def _memory_table(program: Program, sizes: _Sizes, chip: Chip, capacity: int) -> Iterator[str]:
+def _memory_table(program: Program, sizes: StepSizes, chip: Chip, capacity: int) -> Iterator[str]:
     yield "  memory of one device, GiB"
     state = sum(shard_bytes(leaf) for leaf in jax.tree.leaves(sizes.setup.abstract_state()))
     rows: list[tuple[str, float]] = [("state: parameters and optimizer", state)]
@@ -164,7 +164,7 @@ def _memory_table(program: Program, sizes: _Sizes, chip: Chip, capacity: int) ->
         yield f"    {label:44} {value / GIB:8.2f}"
 
 
-def _work_table(compiled: jax.stages.Compiled, memory: Memory, sizes: _Sizes, chip: Chip) -> Iterator[str]:
+def _work_table(compiled: jax.stages.Compiled, memory: Memory, sizes: StepSizes, chip: Chip) -> Iterator[str]:
     """What a step computes and moves, and how long the slowest of these takes at the least.
 
     A roofline (Williams et al. 2009, https://doi.org/10.1145/1498765.1498785): arithmetic, memory traffic and exchange
@@ -174,7 +174,7 @@ def _work_table(compiled: jax.stages.Compiled, memory: Memory, sizes: _Sizes, ch
     setup = sizes.setup
     devices = setup.mesh.size
     flops = setup.task.flops(setup.bert_config, sizes.tokens, sizes.examples, sizes.row_length)
-    found = _collectives(compiled, setup.mesh)
+    found = exchanges(compiled, setup.mesh)
     state = sum(shard_bytes(leaf) for leaf in jax.tree.leaves(setup.abstract_state()))
     moved = memory.arguments + memory.outputs + state + 2 * memory.temporaries  # the state's successor takes its place
     yield "  a step, of one device"
@@ -208,8 +208,8 @@ def _work_table(compiled: jax.stages.Compiled, memory: Memory, sizes: _Sizes, ch
         yield "    the compiler gives no estimate of its own"
 
 
-def _collectives(compiled: jax.stages.Compiled, mesh: Mesh) -> list[Collective] | None:
-    """None where jaxlib does not know an instruction that a newer compiler uses."""
+def exchanges(compiled: jax.stages.Compiled, mesh: Mesh) -> list[Collective] | None:
+    """A program's collectives; None where jaxlib does not know an instruction that a newer compiler uses."""
     try:
         text = compiled.as_text()
     except jax.errors.JaxRuntimeError:
@@ -224,7 +224,7 @@ def _compilers_estimate(compiled: jax.stages.Compiled) -> float | None:
     return None if seconds is None or not seconds > 0 else float(seconds)
 
 
-def _say_largest(sizes: _Sizes, program: Program, capacity: int, console: Console, name: str) -> None:
+def _say_largest(sizes: StepSizes, program: Program, capacity: int, console: Console, name: str) -> None:
     def needed(rows: int) -> int:
         with console.phase(f"{name}: compiling {rows} rows") as remarks:
             size = sizes.compile(rows).needed

@@ -24,6 +24,8 @@ class Arguments(Config):
     """Mean length of the examples, where there is no data to read; unset: all fill data.max_length."""
     largest_batch: bool = True
     """Look for the largest batch that fits: up to four more compilations."""
+    scaling: bool = False
+    """Instead: what each chip sends in a step on 8 to 1024 chips of the machine's kind, a table in Markdown."""
     save: str | None = None
     """File to write the executable to."""
 
@@ -56,7 +58,13 @@ def run(arguments: list[str]) -> int:
     jax.config.update("jax_enable_compilation_cache", False)  # JAX cannot read programs of absent machines back
     from jaxlm.parallel.topologies import describe
     from jaxlm.training.machine_report import report, single_runs
+    from jaxlm.training.scaling import scaling_table
 
+    if args.scaling:
+        with tempfile.TemporaryDirectory(prefix="jaxlm-compile-") as folder:
+            whole = Config(**{item.name: getattr(args, item.name) for item in dataclasses.fields(Config)})
+            scaling_table(whole, request.kind, Path(folder), console)
+        return 0
     topology = describe(request)
     fits = True
     whole = Config(**{item.name: getattr(args, item.name) for item in dataclasses.fields(Config)})
