@@ -112,9 +112,7 @@ def prepare_environment(request: Request) -> None:
     defaults = {"JAX_PLATFORMS": "cpu"}  # what runs here runs on the CPU, and no accelerator is looked for
     if request.platform == "tpu":
         if importlib.util.find_spec("libtpu") is None:
-            raise UserError(
-                f"--topology {request.name} needs the TPU compiler: pip install 'jaxlm[aot]' (or 'jax[tpu]')"
-            )
+            raise UserError(f"--topology {request.name} needs the TPU compiler: pip install 'jaxlm[aot]' (or libtpu)")
         defaults |= {
             "TPU_SKIP_MDS_QUERY": "1",  # else it asks Google Cloud for minutes which TPU this is
             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # nobody's TPU is taken: others may compile at the same time

@@ -181,7 +181,7 @@ def _work_table(compiled: jax.stages.Compiled, memory: Memory, sizes: StepSizes,
     yield f"    {'model FLOPs (tokens alone, nothing computed twice)':52} {flops / devices / 1e9:12.1f} GFLOP"
     yield f"    {'memory traffic, at least':52} {moved / GIB:12.2f} GiB"
     if found is None:
-        yield "    exchange: jaxlib cannot read the text of this program; take the libtpu of jax[tpu]"
+        yield "    exchange: this jaxlib cannot read the program's text; that of jax[tpu]'s libtpu may be readable"
     for (kind, axes), members in by_kind_and_axes(found or []).items():
         count = sum(item.times or 1 for item in members)
         at_least = " (in loops of unknown length: at least)" if any(item.times is None for item in members) else ""
