@@ -23,7 +23,7 @@ class Machine:
         self.calls_directory = home / "calls"
         self.programs.mkdir()
         self.calls_directory.mkdir()
-        own = ("JAXLM_", "SLURM_", "SKYPILOT_", "JAX_", "XLA_", "HF_", "LIBTPU_", "TPU_", "CLOUDSDK_")
+        own = ("GLIBC_", "JAXLM_", "SLURM_", "SKYPILOT_", "JAX_", "XLA_", "HF_", "LIBTPU_", "TPU_", "CLOUDSDK_")
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith(own)} | {
             "HOME": str(home),
             "PATH": f"{self.programs}:{os.environ['PATH']}",
