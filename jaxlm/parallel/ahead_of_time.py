@@ -48,7 +48,7 @@ def compile_ahead(step: jax.stages.Wrapped, arguments: tuple[Any, ...], platform
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        if (needed := bytes_wanted(str(error), _bytes_of_a_device(arguments))) is None:
+        if (needed := bytes_wanted(str(error))) is None:
             raise
         return Program(None, None, needed, time.perf_counter() - started)
     counted = compiled.memory_analysis()
@@ -61,21 +61,14 @@ def compile_ahead(step: jax.stages.Wrapped, arguments: tuple[Any, ...], platform
     return Program(compiled, memory, memory.needed, time.perf_counter() - started)
 
 
-def bytes_wanted(message: str, arguments: int) -> int | None:
+def bytes_wanted(message: str) -> int | None:
     """How much memory a program needs by the compiler's refusal of it; None where that is no refusal for memory.
 
-    Args:
-      arguments: bytes of the program's arguments, which the compiler leaves out where temporaries alone are too many.
+    What the TPU's compiler calls temporaries there has arguments and outputs in it.
     """
-    whole = re.search(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm", message)
-    temporaries = re.search(r"required for HLO temporaries \(([\d.]+)([KMGT]?)\)", message)
-    if (found := whole or temporaries) is None:
-        return None
-    return round(float(found[1]) * 1024 ** " KMGT".index(found[2] or " ")) + (0 if whole else arguments)
-
-
-def _bytes_of_a_device(arguments: Any) -> int:
-    return sum(shard_bytes(leaf) for leaf in jax.tree.leaves(arguments))
+    used = re.search(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm", message)
+    found = used or re.search(r"required for HLO temporaries \(([\d.]+)([KMGT]?)\)", message)
+    return None if found is None else round(float(found[1]) * 1024 ** " KMGT".index(found[2] or " "))
 
 
 def shard_bytes(leaf: jax.ShapeDtypeStruct) -> int:

@@ -55,9 +55,9 @@ def test_a_batch_that_is_64_times_as_large_does_not(preset: str, batch: int) -> 
 def test_the_compilers_refusals_are_read() -> None:
     whole = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 17.03G of 15.75G hbm."
     temporaries = "the total memory required for HLO temporaries (15.50G) exceeds available HBM (15.75G)."
-    assert bytes_wanted(whole, 7) == round(17.03 * 2**30)
-    assert bytes_wanted(temporaries, 2**30) == round(16.5 * 2**30)
-    assert bytes_wanted("INVALID_ARGUMENT: something else", 7) is None
+    assert bytes_wanted(whole) == round(17.03 * 2**30)
+    assert bytes_wanted(temporaries) == round(15.5 * 2**30)
+    assert bytes_wanted("INVALID_ARGUMENT: something else") is None
 
 
 def test_a_device_has_its_share_of_an_array() -> None:
