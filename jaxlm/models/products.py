@@ -115,7 +115,7 @@ def _cross_entropy_backward(saved: tuple, outer: jax.Array) -> tuple[jax.Array, 
     return (
         place(gradient @ split_vocabulary(table.astype(x.dtype)), "rows", None),
         join_vocabulary(_kernel_gradient(x, gradient).T).astype(table.dtype),
-        _sum_rows(gradient).astype(bias.dtype),
+        place(_sum_rows(gradient), "tensor").astype(bias.dtype),
         None,
     )
 

@@ -55,7 +55,7 @@ def parameter_spec(name: str, shape: tuple[int, ...], mesh_shape: Mapping[str, i
         raise ValueError(f"no rule says how {name} {shape} is split; see jaxlm.parallel.sharding.PARAMETERS")
     split: list[Any] = [None if axis is None else MESH_AXES[axis] for axis in rule]
     if "vocabulary" in rule and shape[0] % mesh_shape["tensor"]:
-        split = [None] if len(shape) == 1 else [None, ("fsdp", "tensor")]
+        split = [None] if len(shape) == 1 else [None, ("tensor", "fsdp")]
     for axis, size in zip(split, shape, strict=True):
         parts = math.prod(mesh_shape[part] for part in ([axis] if isinstance(axis, str) else axis or ()))
         if size % parts:
