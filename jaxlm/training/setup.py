@@ -121,6 +121,8 @@ def set_up(config: Config, mesh: Mesh) -> Setup:
     """
     init = None if config.model.init is None else hub.resolve(config.model.init)
     given = None if init is None else TASKS[config.task].model_class.read_config(init)
+    if given is not None:
+        check_model(given, mesh)  # before data are read
     prepare = _from_parts if config.parts else _from_prepared if uses_prepared_data(config) else _from_tables
     tokenizer, task, bert_config, batches, notes, steps = prepare(config, mesh, init, given)
     check_model(bert_config, mesh)

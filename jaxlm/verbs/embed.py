@@ -70,15 +70,14 @@ def run(arguments: list[str]) -> int:
     from jaxlm.parallel.mesh import mesh_for
     from jaxlm.tasks.embedding import rounded
 
+    mesh = mesh_for(args.mesh)
     texts = list(args.text)
     if args.input:
         table = read_table(args.input, "test", args.data, label_kind=None)
         if table.pairs is not None and args.data.text is None:
             raise UserError(f"{args.input} has texts in pairs; choose one column with --data.text NAME")
         texts = table.texts
-    embedder = Embedder(
-        args.model, mesh_for(args.mesh), batch_size=args.batch_size, max_length=args.data.max_length or None
-    )
+    embedder = Embedder(args.model, mesh, batch_size=args.batch_size, max_length=args.data.max_length or None)
     distributed.agree("texts", digest(texts))
     if args.output:
         write_vectors(Path(args.output), texts, embedder, console)
