@@ -92,18 +92,19 @@ def test_loaded_weights_are_born_split_and_so_are_their_moments(classifier: Path
         data=DataSettings(train=str(sentences["train"]), max_length=32),
         train=TrainSettings(steps=1, batch_size=8),
     )
-    state = set_up(config, mesh_for(EVERY_KIND)).initial_state()
+    loaded = BertForSequenceClassification.load_params(
+        classifier, BertConfig.from_json(classifier / "config.json"), jax.random.key(0)
+    )
+    mesh = mesh_for(EVERY_KIND)
+    state = set_up(config, mesh).initial_state()
     split = {"word": 4, "position": 2, "qkv_kernel": 4, "attention.output.kernel": 4, "up.kernel": 4, "down.kernel": 4}
     found = 0
-    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+    for path, leaf in jax.tree_util.tree_flatten_with_path((state, put_params(loaded, mesh)))[0]:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         if parts := next((parts for end, parts in split.items() if name.endswith(end)), 0):
             assert {shard.data.size for shard in leaf.addressable_shards} == {leaf.size // parts}, name
             found += 1
-    assert found == 3 * (2 + 2 * 4)
-    loaded = BertForSequenceClassification.load_params(
-        classifier, BertConfig.from_json(classifier / "config.json"), jax.random.key(0)
-    )
+    assert found == 4 * (2 + 2 * 4)  # parameters as they are put on the mesh, and, as training starts, with two moments
     jax.tree.map(np.testing.assert_array_equal, state["params"], loaded)
 
 
