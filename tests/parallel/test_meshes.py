@@ -69,7 +69,8 @@ def test_state_is_born_split_and_the_same(programs: Callable[[str], Programs], m
             assert max(sizes) * 4 <= leaf.size, name
             split += 1
     assert split == 3 * (2 * 3 + 1)  # parameters and two moments, of two layers and the words
-    for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(programs("classification").start("1")), strict=True):
+    alone = programs("classification").start("1")
+    for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6)  # the same draw, rounded as each program is compiled
 
 
