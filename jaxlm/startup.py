@@ -1,11 +1,14 @@
 """What every verb that computes does first."""
 
+import importlib.util
 import logging
+import os
 from typing import TextIO
 
 from jaxlm.config import MeshSettings
 from jaxlm.console import Console, ConsoleHandler
-from jaxlm.parallel import distributed
+from jaxlm.parallel import cluster, distributed
+from jaxlm.parallel.topologies import LIBTPU_WITHOUT_TPU
 
 
 def start_jax(mesh: MeshSettings, stream: TextIO | None = None) -> Console:
@@ -15,6 +18,9 @@ def start_jax(mesh: MeshSettings, stream: TextIO | None = None) -> Console:
       UserError: the processes do not come together.
     """
     distributed.join(mesh)
+    if importlib.util.find_spec("libtpu") is not None and not cluster.has_tpu():
+        for name, value in LIBTPU_WITHOUT_TPU.items():
+            os.environ.setdefault(name, value)
     from jaxlm.parallel.mesh import set_up_compilation_cache
 
     set_up_compilation_cache()

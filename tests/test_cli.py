@@ -254,6 +254,13 @@ def test_env_names_versions_and_devices(capsys: pytest.CaptureFixture[str]) -> N
         assert part in said
 
 
+def test_nothing_complains_of_a_tpu_that_is_not_there() -> None:
+    pytest.importorskip("libtpu")  # which does, where it is installed and nobody tells it
+    environment = {name: os.environ[name] for name in os.environ if not name.startswith(("TPU_", "JAX_PLATFORMS"))}
+    done = subprocess.run([sys.executable, "-m", "jaxlm", "env"], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_losses(preset: Path, tmp_path: Path) -> None:
     def start(workdir: Path) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "jaxlm", "train", str(preset), "--workdir", str(workdir)]

@@ -194,10 +194,15 @@ def _uses_gpus() -> bool:
     return any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13))
 
 
+def has_tpu() -> bool:
+    """Whether this machine shows the device files that TPUs have."""
+    return Path("/dev/vfio").exists() or any(Path("/dev").glob("accel*"))
+
+
 def _tpu() -> Cluster | None:
     """Hosts of a TPU slice, or of several: JAX asks the variables of GKE, or the metadata server of a TPU VM."""
     told = "TPU_WORKER_HOSTNAMES" in os.environ or "TPU_PROCESS_ADDRESSES" in os.environ
-    if not told and not Path("/dev/vfio").exists() and not list(Path("/dev").glob("accel*")):
+    if not told and not has_tpu():
         return None
     from jax._src.clusters import GceTpuCluster, GkeTpuCluster
 

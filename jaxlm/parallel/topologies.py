@@ -14,11 +14,23 @@ from typing import Any, NamedTuple
 
 from jaxlm.errors import UserError
 
+# What libtpu asks of a machine when it is loaded, and complains of where it has no TPU: there, any answer will do.
+LIBTPU_WITHOUT_TPU = {
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TPU_MIN_LOG_LEVEL": "3",
+}
+_GPU_SHARE = 0.75  # of a GPU's memory, which JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise
+
 
 class _Tpu(NamedTuple):
     chip: str  # as `chips.CHIPS` has it
     dimensions: int  # of the torus
     pod: int  # chips that are linked at most
+    memory: (
+        float  # GiB of a device that its compiler gives to a program, as its refusals say ("Used ... of 15.75G hbm")
+    )
     usual: str  # a few shapes that are for rent
 
 
@@ -37,10 +49,10 @@ class _Gpu(NamedTuple):
 
 
 _TPUS = {
-    "v4": _Tpu("TPU v4", 3, 4096, "2x2x1, 2x2x2, 2x2x4, 4x4x4"),
-    "v5e": _Tpu("TPU v5 lite", 2, 256, "1x1, 2x2, 2x4, 4x4, 8x8, 16x16"),
-    "v5p": _Tpu("TPU v5", 3, 8960, "2x2x1, 2x2x2, 2x2x4, 4x4x4, 8x8x16"),
-    "v6e": _Tpu("TPU v6 lite", 2, 256, "1x1, 2x2, 2x4, 4x4, 8x8, 16x16"),
+    "v4": _Tpu("TPU v4", 3, 4096, 30.75, "2x2x1, 2x2x2, 2x2x4, 4x4x4"),
+    "v5e": _Tpu("TPU v5 lite", 2, 256, 15.75, "1x1, 2x2, 2x4, 4x4, 8x8, 16x16"),
+    "v5p": _Tpu("TPU v5", 3, 8960, 95.73, "2x2x1, 2x2x2, 2x2x4, 4x4x4, 8x8x16"),
+    "v6e": _Tpu("TPU v6 lite", 2, 256, 31.24, "1x1, 2x2, 2x4, 4x4, 8x8, 16x16"),
 }
 _GPUS = {
     "a100": _Gpu("NVIDIA A100-SXM4-80GB", (8, 0), 108, 64, 167936, 41943040, 1.41, 85100068864, 2039040000000),
@@ -57,6 +69,7 @@ class Topology(NamedTuple):
     chip: str
     hosts: int
     devices: Sequence[Any]  # jax.Device, for a mesh; nothing can be put on them
+    memory: int  # bytes of a device that a program can have
 
 
 class Request(NamedTuple):
@@ -113,13 +126,9 @@ def prepare_environment(request: Request) -> None:
     if request.platform == "tpu":
         if importlib.util.find_spec("libtpu") is None:
             raise UserError(f"--topology {request.name} needs the TPU compiler: pip install 'jaxlm[aot]' (or libtpu)")
-        defaults |= {
+        defaults |= LIBTPU_WITHOUT_TPU | {
             "TPU_SKIP_MDS_QUERY": "1",  # else it asks Google Cloud for minutes which TPU this is
             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # nobody's TPU is taken: others may compile at the same time
-            "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # of the machine that compiles: any will do, none is complained of
-            "TPU_WORKER_HOSTNAMES": "localhost",
-            "TPU_STDERR_LOG_LEVEL": "3",
-            "TPU_MIN_LOG_LEVEL": "3",
         }
     else:
         plugins = [name for name in ("jax_cuda13_plugin", "jax_cuda12_plugin") if importlib.util.find_spec(name)]
@@ -155,7 +164,7 @@ def _describe_tpu(request: Request) -> Topology:
         raise UserError(f"--topology {request.name}: {reason} (usual shapes are {tpu.usual})") from None
     devices: Sequence[Any] = found.devices
     hosts = len({device.process_index for device in devices})
-    return Topology(request.name, "tpu", tpu.chip, hosts, devices)
+    return Topology(request.name, "tpu", tpu.chip, hosts, devices, int(tpu.memory * 2**30))
 
 
 def _describe_gpu(request: Request) -> Topology:
@@ -166,7 +175,8 @@ def _describe_gpu(request: Request) -> Topology:
     found = topologies.get_topology_desc(
         request.name, "cuda", target_config=_target(gpu), topology=f"1x{hosts}x{devices}"
     )
-    return Topology(request.name, "cuda", gpu.chip, hosts, found.devices)
+    share = float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", _GPU_SHARE))
+    return Topology(request.name, "cuda", gpu.chip, hosts, found.devices, int(gpu.memory * share))
 
 
 def _target(gpu: _Gpu) -> str:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,6 @@ from jaxlm.parallel.topologies import Topology
 from jaxlm.training.largest_batch import largest_batch
 from jaxlm.training.setup import Setup, compute_dtype, set_up
 from jaxlm.training.stand_in import StandIn, stand_in
-
-_TPU_RESERVED = 2**28  # bytes that the compiler keeps for the system
-_GPU_SHARE = 0.75  # of a GPU's memory, which JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise
 
 
 def single_runs(config: Config, name: str) -> dict[str, Config]:
@@ -81,7 +77,7 @@ def report(
         console.say(f"{name}: {line}")
     with console.phase(f"{name}: compiling for {topology.name}"):
         program = sizes.compile(sizes.rows)
-    capacity = _capacity(topology, chip)
+    capacity = topology.memory
     for line in _memory_table(program, sizes, chip, capacity):
         console.say(line)
     fits = program.compiled is not None and program.needed <= capacity
@@ -113,13 +109,6 @@ def _step_of(setup: Setup, phase: int | None) -> int:
     return max(batches.starts, key=lambda start: math.prod(batches(start)["input_ids"].shape))
 
 
-def _capacity(topology: Topology, chip: Chip) -> int:
-    """Bytes of a device that a program can have."""
-    if topology.platform == "tpu":
-        return chip.memory - _TPU_RESERVED
-    return int(chip.memory * float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", _GPU_SHARE)))
-
-
 def _description(
     setup: Setup, topology: Topology, chip: Chip, sizes: StepSizes, found: StandIn, number: int
 ) -> Iterator[str]:
@@ -133,7 +122,7 @@ def _description(
     )
     axes = " x ".join(f"{axis} {size}" for axis, size in setup.mesh.shape.items())
     yield (
-        f"{len(topology.devices)} x {topology.chip} ({chip.memory / GIB:.0f} GiB, {chip.flops / 1e12:.0f} TFLOP/s "
+        f"{len(topology.devices)} x {topology.chip} ({chip.memory / GIB:.4g} GiB, {chip.flops / 1e12:.0f} TFLOP/s "
         f"each) on {topology.hosts} host(s); mesh {axes}"
     )
     yield from found.assumed
@@ -159,7 +148,7 @@ def _memory_table(program: Program, sizes: StepSizes, chip: Chip, capacity: int)
             ("temporaries", memory.temporaries),
             ("program", memory.program),
         ]
-    rows += [("peak", program.needed), ("usable, of " + f"{chip.memory / GIB:.0f}", capacity)]
+    rows += [("peak", program.needed), (f"usable, of {chip.memory / GIB:.4g}", capacity)]
     for label, value in rows:
         yield f"    {label:44} {value / GIB:8.2f}"
 

@@ -24,6 +24,7 @@ class Machine:
         self.programs.mkdir()
         self.calls_directory.mkdir()
         own = ("GLIBC_", "JAXLM_", "SLURM_", "SKYPILOT_", "JAX_", "XLA_", "HF_", "LIBTPU_", "TPU_", "CLOUDSDK_")
+        own += ("PYTHON",)  # which also chooses local.sh's
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith(own)} | {
             "HOME": str(home),
             "PATH": f"{self.programs}:{os.environ['PATH']}",
