@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from jaxlm.config import Config, validate
+from jaxlm.config import Config
+from jaxlm.config_checks import validate
 from jaxlm.flags import parse
 
 PRESETS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))

@@ -4,7 +4,8 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
-from jaxlm.config import Config, MeshSettings, validate
+from jaxlm.config import Config, MeshSettings
+from jaxlm.config_checks import validate
 from jaxlm.errors import UserError
 from jaxlm.flags import check_output, parse, preset
 from jaxlm.parallel.topologies import prepare_environment, read_name

@@ -6,7 +6,8 @@ import signal
 import sys
 from pathlib import Path
 
-from jaxlm.config import Config, validate
+from jaxlm.config import Config
+from jaxlm.config_checks import validate
 from jaxlm.errors import UserError
 from jaxlm.flags import parse, preset
 

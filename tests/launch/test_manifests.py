@@ -6,7 +6,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from jaxlm.config import Config, validate
+from jaxlm.config import Config
+from jaxlm.config_checks import validate
 from jaxlm.flags import parse, preset
 from tests.launch.conftest import ROOT
 

@@ -17,7 +17,8 @@ from sentence_transformers.util import pairwise_cos_sim
 from sklearn.metrics import label_ranking_average_precision_score
 
 from jaxlm import cli
-from jaxlm.config import Config, DataSettings, EmbeddingSettings, ModelSettings, TrainSettings, validate
+from jaxlm.config import Config, DataSettings, EmbeddingSettings, ModelSettings, TrainSettings
+from jaxlm.config_checks import validate
 from jaxlm.data.loader import Batches, make_batches
 from jaxlm.data.sources import Table
 from jaxlm.data.text_groups import read_groups

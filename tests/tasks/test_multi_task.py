@@ -29,8 +29,8 @@ from jaxlm.config import (
     as_part,
     changes,
     flatten,
-    validate,
 )
+from jaxlm.config_checks import validate
 from jaxlm.console import Console
 from jaxlm.data.part_batches import of_part
 from jaxlm.data.tokenizer import TextTokenizer

@@ -16,7 +16,8 @@ import transformers
 from flax import nnx
 
 from jaxlm import cli
-from jaxlm.config import AnswerSettings, Config, DataSettings, TrainSettings, validate
+from jaxlm.config import AnswerSettings, Config, DataSettings, TrainSettings
+from jaxlm.config_checks import validate
 from jaxlm.data.loader import Batch, Examples, lay_out
 from jaxlm.data.packing import Layout, plan
 from jaxlm.data.sources import Table
