@@ -71,6 +71,22 @@ def expected_order(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return cosines, np.argsort(-cosines, axis=1, kind="stable")
 
 
+def test_an_approximate_search_answers_as_the_exact_one_does(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folder / "index", tmp_path / "index")
+    command = ["search", "--index", str(tmp_path / "index"), *ONE_DEVICE, "--query", "good film", "--query", "music"]
+    answers = []
+    for more in ([], ["--approximate"], ["--approximate"]):
+        assert cli.main([*command, *more]) == 0
+        answers.append([json.loads(line)["hits"] for line in capsys.readouterr().out.splitlines()])
+    for found in answers[1:]:
+        assert [[hit["id"] for hit in hits] for hits in found] == [[hit["id"] for hit in hits] for hits in answers[0]]
+    monkeypatch.setattr("jaxlm.verbs.search.importlib.util.find_spec", lambda name: None)
+    assert cli.main([*command, "--approximate"]) == 2
+    assert "--approximate needs faiss: pip install 'jaxlm[faiss]'" in capsys.readouterr().err
+
+
 def test_answers_are_the_documents_of_the_largest_cosines_as_json_lines_in_a_pipe(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,17 +4,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax.sharding import Mesh
 
 from jaxlm.data.sources import Table
 from jaxlm.errors import UserError
 from jaxlm.predict import Predictor
 from jaxlm.search.collection import Entry
-from jaxlm.search.exact import ExactSearch
+from jaxlm.search.exact import Best
 from jaxlm.search.index import Embed, Index, normalised, whole_text
 from jaxlm.tasks.ranking import Ranking
 from jaxlm.tasks.regression import Regression
 
+Search = Callable[[np.ndarray, int], Best]
+"""Vectors of queries, and how many documents are wanted, to the nearest documents."""
 Score = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 """Queries and passages, pair by pair, to scores `[pairs]`; higher is more relevant."""
 
@@ -41,7 +42,7 @@ class Searcher:
     Args:
       index: opened.
       embed: the model that the index was made with.
-      mesh: the devices that search.
+      search: finds the nearest of the index's vectors, such as `ExactSearch`.
       rerank: a cross-encoder; None leaves the documents in the order of their cosine.
       depth: how many of the nearest documents it reads for each query, at least as many as are asked for.
 
@@ -49,9 +50,8 @@ class Searcher:
       UserError (when called): the model's vectors are of another dimension than the index's.
     """
 
-    def __init__(self, index: Index, embed: Embed, mesh: Mesh, *, rerank: Score | None = None, depth: int = 100):
-        self._index, self._embed, self._rerank, self._depth = index, embed, rerank, depth
-        self._search = ExactSearch(index.vectors, mesh)
+    def __init__(self, index: Index, embed: Embed, search: Search, *, rerank: Score | None = None, depth: int = 100):
+        self._index, self._embed, self._search, self._rerank, self._depth = index, embed, search, rerank, depth
 
     def __call__(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """The best `k` documents of each query, best first."""
@@ -63,7 +63,11 @@ class Searcher:
             raise UserError(f"the model's vectors have {vectors.shape[1]} dimensions, those of the index {dimension}")
         best = self._search(vectors, k if self._rerank is None else self._depth)
         hits = [
-            [Hit(self._index.document(number), float(score), float(score)) for score, number in zip(*row, strict=True)]
+            [
+                Hit(self._index.document(number), float(score), float(score))
+                for score, number in zip(*row, strict=True)
+                if number >= 0
+            ]
             for row in zip(best.scores, best.documents, strict=True)
         ]
         if self._rerank is None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.util
 import json
 import shutil
 import sys
@@ -65,6 +66,8 @@ class Arguments:
     """What the model wants before each document, such as "passage: "; the index remembers it, and the next."""
     query_prompt: str = ""
     """What the model wants before each query, such as "query: "."""
+    approximate: bool = False
+    """Search through a graph of neighbours (made once, in DIR) instead of all documents: for millions of them."""
     vectors: Literal["float32", "float16"] = "float32"
     """How vectors are stored: float16 takes half the space."""
     data: DataSettings = dataclasses.field(default_factory=lambda: DataSettings(max_length=0))
@@ -112,15 +115,22 @@ def run(arguments: list[str]) -> int:
 
         score = cross_encoder(Predictor(args.rerank, mesh, batch_size=args.batch_size), args.rerank)
 
+    from jaxlm.search.exact import ExactSearch
     from jaxlm.search.qrels import read_qrels
-    from jaxlm.search.searcher import Searcher
+    from jaxlm.search.searcher import Search, Searcher
 
     qrels = read_qrels(Path(args.qrels)) if args.qrels else None
     if qrels is not None:
         _check_judged(args, qrels, index.ids(), console)
     embed = embedder(name, index.plan.max_length)
     embed.truncated = 0
-    _answer(args, Searcher(index, embed, mesh, rerank=score, depth=args.rerank_top), qrels)
+    exact = ExactSearch(index.vectors, mesh)
+    search: Search = exact
+    if args.approximate:
+        from jaxlm.search.approximate import ApproximateSearch
+
+        search = ApproximateSearch(index, exact, console)
+    _answer(args, Searcher(index, embed, search, rerank=score, depth=args.rerank_top), qrels)
     _say_cut(embed, "queries", console)
     return 0
 
@@ -145,6 +155,8 @@ def _check(args: Arguments) -> bool:
             raise UserError(f"--{name} is {getattr(args, name)}; it must be at least 1")
     if args.rerank and args.rerank_top < _depth(args):
         raise UserError(f"--rerank_top is {args.rerank_top}; it must be at least {_depth(args)}")
+    if args.approximate and importlib.util.find_spec("faiss") is None:
+        raise UserError("--approximate needs faiss: pip install 'jaxlm[faiss]' (or faiss-cpu)")
     if args.data.max_length and args.data.max_length < 3:
         raise UserError(f"--data.max_length is {args.data.max_length}; it must be at least 3, or 0 for the model's own")
     if not args.documents:

@@ -13,6 +13,7 @@ from jaxlm.console import Console
 from jaxlm.errors import UserError
 from jaxlm.parallel.mesh import make_mesh
 from jaxlm.search.collection import DOCUMENTS, Entry, Reader
+from jaxlm.search.exact import ExactSearch
 from jaxlm.search.index import Index, Plan, build, sha256_of_files, sha256_of_model, state_of
 from jaxlm.search.searcher import Searcher
 
@@ -199,8 +200,9 @@ def test_answers_are_the_nearest_documents_and_reranking_reads_the_nearest_few(
     tmp_path: Path, make: Callable[..., str | None]
 ) -> None:
     make(query_prompt="text ")
-    index, mesh = Index(tmp_path / "index"), make_mesh(1)
-    answers = Searcher(index, embed, mesh)(["7 abab", "3 ababab"], 3)
+    index = Index(tmp_path / "index")
+    search = ExactSearch(index.vectors, make_mesh(1))
+    answers = Searcher(index, embed, search)(["7 abab", "3 ababab"], 3)
     assert [row[0].document.id for row in answers] == ["d7", "d3"]
     assert [row[0].score for row in answers] == pytest.approx([1, 1])
     assert all(row[0].score >= row[1].score >= row[2].score for row in answers)
@@ -210,8 +212,8 @@ def test_answers_are_the_nearest_documents_and_reranking_reads_the_nearest_few(
         read.extend(zip(queries, passages, strict=True))
         return np.array([len(passage) for passage in passages], float)
 
-    nearest = Searcher(index, embed, mesh)(["7 abab", "3 ababab"], 6)
-    reranked = Searcher(index, embed, mesh, rerank=by_length, depth=6)(["7 abab", "3 ababab"], 2)
+    nearest = Searcher(index, embed, search)(["7 abab", "3 ababab"], 6)
+    reranked = Searcher(index, embed, search, rerank=by_length, depth=6)(["7 abab", "3 ababab"], 2)
     assert read == [(query, hit.document.text) for query, row in zip(["7 abab", "3 ababab"], nearest, strict=True)
                     for hit in row]  # fmt: skip
     for row, candidates in zip(reranked, nearest, strict=True):
@@ -220,4 +222,4 @@ def test_answers_are_the_nearest_documents_and_reranking_reads_the_nearest_few(
         assert [hit.cosine for hit in row] == [hit.cosine for hit in expected]
         assert [hit.score for hit in row] == [len(hit.document.text) for hit in row]
     with pytest.raises(UserError, match="have 3 dimensions, those of the index 4"):
-        Searcher(index, lambda texts: np.ones((len(texts), 3), np.float32), mesh)(["x"], 2)
+        Searcher(index, lambda texts: np.ones((len(texts), 3), np.float32), search)(["x"], 2)
