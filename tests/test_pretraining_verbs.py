@@ -34,9 +34,9 @@ def test_the_whole_road_from_text_to_a_filled_mask(tmp_path: Path, capsys: pytes
     assert {"perplexity", "accuracy", "next_sentence_accuracy"} <= dev.keys()
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["split"] == "dev"] == [20, 30]
-    assert all(
-        {"input_wait_share", "model_flops_per_second"} <= line.keys() for line in lines if line["split"] == "train"
-    )
+    for line in (line for line in lines if line["split"] == "train"):
+        assert {"input_wait_share", "model_flops_per_second"} <= line.keys()
+        assert line["loss"] == pytest.approx(line["loss/masked_lm"] + line["loss/next_sentence"], rel=1e-6)
     capsys.readouterr()
     sentence = f"the {WORDS[2]} [MASK] the {WORDS[3]} [MASK]"
     output = tmp_path / "filled.jsonl"

@@ -92,6 +92,11 @@ class Task(abc.ABC):
         return self.examples(table)
 
     @property
+    def loss_names(self) -> tuple[str, ...]:
+        """What the log calls the losses of `loss_sums`, where there are several."""
+        return ()
+
+    @property
     def max_length(self) -> int:
         """Tokens where texts are cut."""
         return self.stage.data.max_length

@@ -96,6 +96,10 @@ class IntentAndSlots(TokenClassification):
     def loss_weights(self, batch: DeviceBatch) -> jax.Array:
         return jnp.stack([labelled(batch["tags"]).sum(), labelled(batch["intents"]).sum()])
 
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        return ("slots", "intents")
+
     def loss_sums(self, model: Any, batch: DeviceBatch, dropout_key: jax.Array | None) -> jax.Array:
         """Of the slots, and of the intents."""
         intents, slots = self._outputs(model, batch, dropout_key)

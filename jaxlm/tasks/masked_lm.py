@@ -138,6 +138,10 @@ class MaskedLM(Task):
         masked = batch["predict_weights"].sum()
         return jnp.stack([masked, batch["example_weights"].sum()]) if self.next_sentence else masked
 
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        return ("masked_lm", "next_sentence") if self.next_sentence else ()
+
     def loss_sums(self, model: Any, batch: DeviceBatch, dropout_key: jax.Array | None) -> jax.Array:
         losses, follows = self._outputs(model, batch, dropout_key, batch["predict_labels"])
         masked = (losses * batch["predict_weights"]).sum()

@@ -65,6 +65,11 @@ class MultiTask(Task):
         weights = [part.loss_weights(of_part(batch, name)) for name, part in self.parts.items()]
         return jnp.concatenate([jnp.atleast_1d(weight) for weight in weights])
 
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        names = {name: part.loss_names for name, part in self.parts.items()}
+        return tuple(f"{name}/{of}" if of else name for name, several in names.items() for of in several or ("",))
+
     def loss_sums(self, model: Any, batch: DeviceBatch, dropout_key: jax.Array | None) -> jax.Array:
         sums = []
         for number, (name, part) in enumerate(self.parts.items()):

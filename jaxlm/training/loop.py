@@ -43,6 +43,7 @@ class Progress:
     evaluations_without_gain: int = 0
     stopped_because: str | None = None  # ended before the last step
     interval_loss: float = 0.0  # sum of the losses since the last log line
+    interval_losses: list[float] = dataclasses.field(default_factory=list)  # likewise, of each of several losses
     interval_steps: int = 0
     last_loss: float = math.nan
     wall_s: float = 0.0
@@ -115,6 +116,9 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
             )
         progress.last_loss = loss
         progress.interval_loss += loss
+        if task.loss_names:
+            before = progress.interval_losses or [0.0] * len(task.loss_names)
+            progress.interval_losses = [a + b for a, b in zip(before, metrics["losses"].tolist(), strict=True)]
         progress.interval_steps += 1
         meter.count(step)
         if step % config.train.log_every == 0 or step == setup.steps:
@@ -124,7 +128,9 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
                 "grad_norm": norm,
                 "epoch": step / batches.steps_per_epoch,
             }
-            progress.interval_loss, progress.interval_steps = 0.0, 0
+            for loss_name, total in zip(task.loss_names, progress.interval_losses, strict=False):
+                facts[f"loss/{loss_name}"] = total / progress.interval_steps
+            progress.interval_loss, progress.interval_losses, progress.interval_steps = 0.0, [], 0
             speeds = meter.speeds()
             if recorder:
                 recorder.write(step, "train", facts | speeds)
@@ -254,8 +260,9 @@ def _show(
     console: Console, name: str, step: int, steps: int, facts: dict[str, float], speeds: dict[str, float]
 ) -> None:
     left = (steps - step) * speeds["seconds_per_step"]
+    several = ", ".join(f"{key[5:]} {value:.4f}" for key, value in facts.items() if key.startswith("loss/"))
     text = (
-        f"loss {facts['loss']:.4f}  {speeds['tokens_per_second']:.0f} tokens/s  "
+        f"loss {facts['loss']:.4f}{several and f' ({several})'}  {speeds['tokens_per_second']:.0f} tokens/s  "
         f"{speeds['examples_per_second']:.1f} examples/s"
     )
     if "model_flops_utilization" in speeds:

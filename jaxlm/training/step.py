@@ -35,8 +35,8 @@ def make_train_step(
     """Builds `step(state, batch) -> (state, metrics)`; the state passed in is donated.
 
     The weights (numbers of examples, or of masked tokens) are added up over the whole batch, and each loss is divided
-    by them once: the step is the same however the batch is split over devices and micro-batches. `metrics` holds `loss`
-    and `grad_norm`, scalars, and `weight`.
+    by them once: the step is the same however the batch is split over devices and micro-batches. `metrics` holds
+    `losses`, their sum `loss`, `weight` (what divided them), and `grad_norm`.
 
     Args:
       loss_weights, loss_sums: of the task; see `jaxlm.tasks.base.Task`.
@@ -44,13 +44,14 @@ def make_train_step(
       layout: where each leaf of the state lies, `NamedSharding`s over `mesh`.
     """
 
-    def loss_of(params: Any, batch: Batch, weights: jax.Array, key: jax.Array) -> jax.Array:
-        return (loss_sums(nnx.merge(graphdef, params), batch, key) / weights).sum()
+    def losses_of(params: Any, batch: Batch, weights: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        losses = loss_sums(nnx.merge(graphdef, params), batch, key) / weights
+        return losses.sum(), losses
 
     def gradients(params: Any, batch: Batch, weights: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
-        loss, grads = jax.value_and_grad(loss_of)(params, batch, weights, key)
+        grads, losses = jax.grad(losses_of, has_aux=True)(params, batch, weights, key)
         # Split as the parameters are: no device holds the whole gradient longer than it takes to add it up.
-        return loss, jax.lax.with_sharding_constraint(grads, layout["params"]) if mesh.size > 1 else grads
+        return losses, jax.lax.with_sharding_constraint(grads, layout["params"]) if mesh.size > 1 else grads
 
     def accumulate(params: Any, batch: Batch, weights: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
         # Row r goes to micro-batch r % n: each device keeps the rows that it has, and full and short rows mix.
@@ -59,7 +60,7 @@ def make_train_step(
         def add(total: Any, part: Batch) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, total, gradients(params, part, weights, key)), None
 
-        return jax.lax.scan(add, (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)), parts)[0]
+        return jax.lax.scan(add, (jnp.zeros(weights.shape), jax.tree.map(jnp.zeros_like, params)), parts)[0]
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
         with in_context(mesh):
@@ -69,14 +70,15 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.key(seed), state["step"])
         compute = gradients if micro_batches == 1 else accumulate
         weights = jnp.maximum(loss_weights(batch), 1)  # 0 where a batch happens to mask no token
-        loss, grads = compute(state["params"], batch, weights, key)
+        losses, grads = compute(state["params"], batch, weights, key)
         updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
         new = {
             "step": state["step"] + 1,
             "params": optax.apply_updates(state["params"], updates),
             "opt_state": opt_state,
         }
-        return new, {"loss": loss, "weight": weights, "grad_norm": optax.tree.norm(grads)}
+        metrics = {"loss": losses.sum(), "losses": losses, "weight": weights, "grad_norm": optax.tree.norm(grads)}
+        return new, metrics
 
     return jax.jit(
         step, donate_argnums=0, in_shardings=(layout, by_rows(mesh)), out_shardings=(layout, replicated(mesh))

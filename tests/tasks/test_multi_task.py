@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -201,9 +202,13 @@ def test_processes_can_tell_that_they_read_the_same_parts(config: Config) -> Non
     assert {name for name, digest in one.items() if digest != other[name]} == {"train", "dev"}
 
 
-def curve(workdir: Path) -> list[tuple[int, str, float]]:
-    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [(row["step"], row["split"], row["loss"]) for row in rows]
+def rows_of(workdir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def curve(workdir: Path) -> list[tuple[int, str, dict[str, float]]]:
+    """Steps, splits, and the losses of all parts."""
+    return [(row["step"], row["split"], {n: v for n, v in row.items() if "loss" in n}) for row in rows_of(workdir)]
 
 
 @pytest.fixture(scope="module")
@@ -244,8 +249,7 @@ def test_every_part_is_evaluated_and_their_mean_judges_the_run(trained: tuple[Pa
     found = summary["dev"]
     assert found["mean"] == pytest.approx((found["alike/accuracy"] + found["names/recall"]) / 2)
     assert found["loss"] == pytest.approx(sum(part.weight * found[f"{part.name}/loss"] for part in config.parts))
-    scores = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert found["mean"] == max(row["mean"] for row in scores if row["split"] == "dev")
+    assert found["mean"] == max(row["mean"] for row in rows_of(run) if row["split"] == "dev")
     assert found["mean"] > 0.85
     assert found["alike/majority_accuracy"] < 0.6
     assert "alike/confusion" in found
@@ -253,6 +257,14 @@ def test_every_part_is_evaluated_and_their_mean_judges_the_run(trained: tuple[Pa
         start = f"next: python -m jaxlm predict {run}/model/{name} "
         (line,) = [line for line in said.splitlines() if line.startswith(start)]
         assert line.endswith(flags)
+
+
+def test_the_log_has_each_parts_share_of_the_loss(trained: tuple[Path, str]) -> None:
+    for row in (row for row in rows_of(trained[0]) if row["split"] == "train"):
+        shares = [row[f"loss/{name}"] for name in NAMES]
+        assert row["loss"] == pytest.approx(sum(shares), rel=1e-6)
+        assert min(shares) > 0
+    assert re.search(r"loss \d\.\d+ \(alike \d\.\d+, names \d\.\d+\)", trained[1])
 
 
 def test_every_part_is_a_model_of_its_own(
