@@ -3,6 +3,7 @@
 import math
 import pickle
 import re
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ class Program(NamedTuple):
 
     compiled: jax.stages.Compiled | None  # None: the compiler found that it does not fit
     memory: Memory | None  # None: likewise
+    text: str | None  # HLO after all optimisations, for one device; None: likewise
     needed: int  # bytes of one device
     seconds: float  # that the compilation took
 
@@ -45,12 +47,17 @@ def compile_ahead(step: jax.stages.Wrapped, arguments: tuple[Any, ...], platform
     """
     started = time.perf_counter()
     lowered = step.trace(*arguments).lower(lowering_platforms=(platform,))
-    try:
-        compiled = lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
-        if (needed := bytes_wanted(str(error))) is None:
-            raise
-        return Program(None, None, needed, time.perf_counter() - started)
+    with tempfile.TemporaryDirectory() as folder:
+        # A TPU's compiler writes the text itself: it may be newer than jaxlib, which then cannot read its programs.
+        options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True} if platform == "tpu" else None
+        try:
+            compiled = lowered.compile(compiler_options=options)
+        except jax.errors.JaxRuntimeError as error:
+            if (needed := bytes_wanted(str(error))) is None:
+                raise
+            return Program(None, None, None, needed, time.perf_counter() - started)
+        written = list(Path(folder).glob("*.after_optimizations.txt"))
+        text = written[0].read_text() if written else compiled.as_text()
     counted = compiled.memory_analysis()
     memory = Memory(
         counted.argument_size_in_bytes,
@@ -58,7 +65,7 @@ def compile_ahead(step: jax.stages.Wrapped, arguments: tuple[Any, ...], platform
         counted.temp_size_in_bytes,
         counted.generated_code_size_in_bytes,
     )
-    return Program(compiled, memory, memory.needed, time.perf_counter() - started)
+    return Program(compiled, memory, text, memory.needed, time.perf_counter() - started)
 
 
 def bytes_wanted(message: str) -> int | None:

@@ -8,14 +8,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from jaxlm.config import Config
 from jaxlm.console import Console
 from jaxlm.parallel import ahead_of_time
-from jaxlm.parallel.ahead_of_time import GIB, Memory, Program, compile_ahead, shard_bytes
+from jaxlm.parallel.ahead_of_time import GIB, Program, compile_ahead, shard_bytes
 from jaxlm.parallel.chips import CHIPS, Chip
-from jaxlm.parallel.collectives import Collective, by_kind_and_axes, collectives
+from jaxlm.parallel.collectives import by_kind_and_axes, collectives
 from jaxlm.parallel.mesh import mesh_over, row_shards
 from jaxlm.parallel.topologies import Topology
 from jaxlm.training.largest_batch import largest_batch
@@ -81,9 +80,8 @@ def report(
     for line in _memory_table(program, sizes, chip, capacity):
         console.say(line)
     fits = program.compiled is not None and program.needed <= capacity
-    if program.compiled is not None and program.memory is not None:
-        for line in _work_table(program.compiled, program.memory, sizes, chip):
-            console.say(line)
+    for line in _work_table(program, sizes, chip):
+        console.say(line)
     if search:
         _say_largest(sizes, program, capacity, console, name)
     if not fits:
@@ -153,25 +151,26 @@ def _memory_table(program: Program, sizes: StepSizes, chip: Chip, capacity: int)
         yield f"    {label:44} {value / GIB:8.2f}"
 
 
-def _work_table(compiled: jax.stages.Compiled, memory: Memory, sizes: StepSizes, chip: Chip) -> Iterator[str]:
+def _work_table(program: Program, sizes: StepSizes, chip: Chip) -> Iterator[str]:
     """What a step computes and moves, and how long the slowest of these takes at the least.
 
     A roofline (Williams et al. 2009, https://doi.org/10.1145/1498765.1498785): arithmetic, memory traffic and exchange
     each at the chip's peak, as if they overlapped wholly. Traffic counts state and batch read once, what is written of
     them, and temporaries written and read once: a floor, since a temporary's place is used again and again.
     """
+    compiled, memory, text = program.compiled, program.memory, program.text
+    if compiled is None or memory is None or text is None:
+        return
     setup = sizes.setup
     devices = setup.mesh.size
     flops = setup.task.flops(setup.bert_config, sizes.tokens, sizes.examples, sizes.row_length)
-    found = exchanges(compiled, setup.mesh)
+    found = collectives(text, setup.mesh.shape)
     state = sum(shard_bytes(leaf) for leaf in jax.tree.leaves(setup.abstract_state()))
     moved = memory.arguments + memory.outputs + state + 2 * memory.temporaries  # the state's successor takes its place
     yield "  a step, of one device"
     yield f"    {'model FLOPs (tokens alone, nothing computed twice)':52} {flops / devices / 1e9:12.1f} GFLOP"
     yield f"    {'memory traffic, at least':52} {moved / GIB:12.2f} GiB"
-    if found is None:
-        yield "    exchange: this jaxlib cannot read the program's text; that of jax[tpu]'s libtpu may be readable"
-    for (kind, axes), members in by_kind_and_axes(found or []).items():
+    for (kind, axes), members in by_kind_and_axes(found).items():
         count = sum(item.times or 1 for item in members)
         at_least = " (in loops of unknown length: at least)" if any(item.times is None for item in members) else ""
         label = f"{kind} along {' and '.join(axes) or 'no axis'}, {count} of them{at_least}: sent"
@@ -180,7 +179,7 @@ def _work_table(compiled: jax.stages.Compiled, memory: Memory, sizes: StepSizes,
     times = {"arithmetic": flops / devices / chip.flops}
     if chip.bandwidth is not None:
         times["memory"] = moved / chip.bandwidth
-    if chip.links is not None and found is not None:
+    if chip.links is not None:
         times["exchange"] = sum(item.sent * (item.times or 1) for item in found) / chip.links
     slowest = max(times, key=lambda name: times[name])
     listing = ", ".join(f"{name} {1e3 * value:.2f} ms" for name, value in times.items())
@@ -195,15 +194,6 @@ def _work_table(compiled: jax.stages.Compiled, memory: Memory, sizes: StepSizes,
         yield f"    the compiler's own estimate: {1e3 * seconds:.2f} ms{once}"
     else:
         yield "    the compiler gives no estimate of its own"
-
-
-def exchanges(compiled: jax.stages.Compiled, mesh: Mesh) -> list[Collective] | None:
-    """A program's collectives; None where jaxlib does not know an instruction that a newer compiler uses."""
-    try:
-        text = compiled.as_text()
-    except jax.errors.JaxRuntimeError:
-        return None
-    return None if text is None else collectives(text, mesh.shape)
 
 
 def _compilers_estimate(compiled: jax.stages.Compiled) -> float | None:

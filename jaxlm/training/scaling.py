@@ -8,9 +8,10 @@ from pathlib import Path
 from jaxlm.config import Config
 from jaxlm.console import Console
 from jaxlm.errors import UserError
+from jaxlm.parallel.collectives import collectives
 from jaxlm.parallel.mesh import mesh_over
 from jaxlm.parallel.topologies import describe, read_name
-from jaxlm.training.machine_report import StepSizes, exchanges
+from jaxlm.training.machine_report import StepSizes
 from jaxlm.training.setup import set_up
 from jaxlm.training.stand_in import stand_in
 
@@ -51,9 +52,9 @@ def scaling_table(config: Config, kind: str, folder: Path, console: Console) -> 
             mesh = mesh_over(topology.devices, fsdp, tensor)
             sizes = StepSizes(set_up(found.config, mesh), topology, 0, found.scale)
             program = sizes.compile(sizes.rows)
-            moved = None if program.compiled is None else exchanges(program.compiled, mesh)
-            if moved is None:
-                raise UserError(f"--scaling: the program for {chips} chips does not fit, or its text cannot be read")
+            if program.text is None:
+                raise UserError(f"--scaling: the program for {chips} chips does not fit")
+            moved = collectives(program.text, mesh.shape)
             axes = dict.fromkeys(item.axes for item in moved)
             sent = {
                 " and ".join(along): sum(item.sent * (item.times or 1) for item in moved if item.axes == along) / 2**20
