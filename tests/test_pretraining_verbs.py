@@ -37,6 +37,7 @@ def test_the_whole_road_from_text_to_a_filled_mask(tmp_path: Path, capsys: pytes
     for line in (line for line in lines if line["split"] == "train"):
         assert {"input_wait_share", "model_flops_per_second"} <= line.keys()
         assert line["loss"] == pytest.approx(line["loss/masked_lm"] + line["loss/next_sentence"], rel=1e-6)
+        assert line["loss/next_sentence"] < 1 < line["loss/masked_lm"]  # two classes, and 130 words
     capsys.readouterr()
     sentence = f"the {WORDS[2]} [MASK] the {WORDS[3]} [MASK]"
     output = tmp_path / "filled.jsonl"

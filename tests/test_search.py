@@ -80,6 +80,7 @@ def test_an_approximate_search_answers_as_the_exact_one_does(
     for more in ([], ["--approximate"], ["--approximate"]):
         assert cli.main([*command, *more]) == 0
         answers.append([json.loads(line)["hits"] for line in capsys.readouterr().out.splitlines()])
+        assert (tmp_path / "index" / "graph.faiss").exists() == bool(more)
     for found in answers[1:]:
         assert [[hit["id"] for hit in hits] for hits in found] == [[hit["id"] for hit in hits] for hits in answers[0]]
     monkeypatch.setattr("jaxlm.verbs.search.importlib.util.find_spec", lambda name: None)

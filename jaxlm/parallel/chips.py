@@ -51,6 +51,7 @@ CHIPS: dict[str, Chip] = {
     # TPU7x are a device each, those of a v4 and of a v5p are one device together. Links: half of the "bidirectional
     # inter-chip interconnect bandwidth per chip" there, and of a v4 six links of 50 GB/s (Jouppi et al. 2023,
     # arXiv:2304.01433, table 4). Networks: a host's network interfaces there, shared among its chips.
+    # A v5p's memory is what its compiler says; the page says 95 GB.
     "TPU v3": _tpu(123 / 2, 32 / 2),
     "TPU v4": _tpu(275, 32, 1200, 300),
     "TPU v5 lite": _tpu(197, 16, 819, 200, 25 / 8),

@@ -28,9 +28,7 @@ class _Tpu(NamedTuple):
     chip: str  # as `chips.CHIPS` has it
     dimensions: int  # of the torus
     pod: int  # chips that are linked at most
-    memory: (
-        float  # GiB of a device that its compiler gives to a program, as its refusals say ("Used ... of 15.75G hbm")
-    )
+    memory: float  # GiB of a device that programs can have, as its compiler says where it refuses one
     usual: str  # a few shapes that are for rent
 
 

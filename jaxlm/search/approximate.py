@@ -44,7 +44,8 @@ class ApproximateSearch:
         if not path.exists():
             self._graph = _build(index, console)
             _write(self._graph, path)
-            console.say(f"the graph finds {self._recall(index, exact):.1%} of the {_SAMPLE_K} nearest documents")
+            share = self._recall(index, exact)
+            console.say(f"for documents of its own as queries, the graph finds {share:.1%} of the {_SAMPLE_K} nearest")
             return
         try:
             self._graph = faiss.read_index(str(path))

@@ -128,7 +128,7 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
                 "grad_norm": norm,
                 "epoch": step / batches.steps_per_epoch,
             }
-            for loss_name, total in zip(task.loss_names, progress.interval_losses, strict=False):
+            for loss_name, total in zip(task.loss_names, progress.interval_losses, strict=True):
                 facts[f"loss/{loss_name}"] = total / progress.interval_steps
             progress.interval_loss, progress.interval_losses, progress.interval_steps = 0.0, [], 0
             speeds = meter.speeds()

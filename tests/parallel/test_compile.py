@@ -52,6 +52,29 @@ def test_a_batch_that_is_64_times_as_large_does_not(preset: str, batch: int) -> 
     assert re.search(r"does not fit: needs \d+\.\d\d GiB of 15\.75 GiB on each TPU v5 lite", report), report
 
 
+def test_what_a_program_can_have_is_what_the_compiler_says() -> None:
+    code = """
+import re
+from jaxlm.parallel.topologies import describe, prepare_environment, read_name
+machines = [read_name(name) for name in ("v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2")]
+prepare_environment(machines[0])
+import jax
+for request in machines:
+    machine = describe(request)
+    one = jax.sharding.SingleDeviceSharding(machine.devices[0])
+    too_large = jax.ShapeDtypeStruct((2**18, 2**17), "float32", sharding=one)
+    try:
+        jax.jit(lambda x: x + 1).trace(too_large).lower(lowering_platforms=("tpu",)).compile()
+    except jax.errors.JaxRuntimeError as error:
+        print(re.search(r"available HBM .([0-9.]+)G", str(error))[1], round(machine.memory / 2**30, 2))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    said = [line.split() for line in done.stdout.splitlines()]
+    assert len(said) == 4, done.stderr
+    for available, ours in said:
+        assert float(available) == float(ours)
+
+
 def test_the_compilers_refusals_are_read() -> None:
     whole = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 17.03G of 15.75G hbm."
     temporaries = "the total memory required for HLO temporaries (15.50G) exceeds available HBM (15.75G)."

@@ -52,9 +52,10 @@ def test_losses_are_torchs_of_tags_and_of_intents_weighted(made: tuple[Any, Bert
         return float(torch.nn.functional.cross_entropy(logits, targets, ignore_index=-1))
 
     assert task.loss_weights(batch).tolist() == [(tags > 0).sum(), 3]
-    losses = np.asarray(task.loss_sums(model, batch, None) / task.loss_weights(batch))
-    assert losses[0] == pytest.approx(reference(slots, tags), rel=1e-6)
-    assert losses[1] == pytest.approx(0.5 * reference(intents, wanted), rel=1e-6)  # tags.intent_weight
+    values = (task.loss_sums(model, batch, None) / task.loss_weights(batch)).tolist()
+    losses = dict(zip(task.loss_names, values, strict=True))
+    assert losses["slots"] == pytest.approx(reference(slots, tags), rel=1e-6)
+    assert losses["intents"] == pytest.approx(0.5 * reference(intents, wanted), rel=1e-6)  # tags.intent_weight
     sums = {name: float(value) for name, value in task.evaluate(model, batch).sums.items()}
     assert sums["intent_loss"] / sums["intent_weight"] == pytest.approx(reference(intents, wanted), rel=1e-6)
 

@@ -11,7 +11,7 @@ from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_wi
 
 from jaxlm.config import OptimSettings, Phase
 from jaxlm.models import BertConfig, BertForPreTraining
-from jaxlm.training.optimizer import is_decayed, learning_rate_schedule, make_optimizer
+from jaxlm.training.optimizer import clip_by_global_norm, is_decayed, learning_rate_schedule, make_optimizer
 
 Tree = dict[str, Any]
 
@@ -135,8 +135,8 @@ def test_updates_are_those_of_torch_adamw_after_clipping() -> None:
     )
     optimizer = make_optimizer(settings, 5)
     state = optimizer.init(params)
-    for _ in range(5):
-        grads = {name: draw.normal(size=value.shape).astype(np.float32) for name, value in start.items()}
+    for size in (1, 0.05, 3, 0.1, 1):  # norms above 1 and below it
+        grads = {name: (size * draw.normal(size=value.shape)).astype(np.float32) for name, value in start.items()}
         updates, state = optimizer.update({k: jnp.asarray(v) for k, v in grads.items()}, state, params)
         params = optax.apply_updates(params, updates)
         for name, value in grads.items():
@@ -145,6 +145,12 @@ def test_updates_are_those_of_torch_adamw_after_clipping() -> None:
         reference.step()
     for name in start:
         np.testing.assert_allclose(params[name], theirs[name].detach().numpy(), rtol=2e-5, atol=2e-6)
+
+
+def test_clipping_leaves_gradients_of_zero_alone() -> None:
+    zeros = {"kernel": jnp.zeros((3, 4))}
+    clipped, _ = clip_by_global_norm(1.0).update(zeros, optax.EmptyState())
+    np.testing.assert_array_equal(clipped["kernel"], zeros["kernel"])
 
 
 def _run(optimizer: optax.GradientTransformation, params: Tree, grads: list[Tree]) -> Tree:
