@@ -32,6 +32,7 @@ PartTask = Literal[
     "question_answering",
     "ranking",
 ]
+Dtype = Literal["auto", "float32", "bfloat16"]
 
 
 def _apply(default: Any) -> Any:
@@ -46,7 +47,7 @@ class ModelSettings:
     """Take only shape and tokenizer of `init`, and start from random weights."""
     new_head: bool = False
     """Start a new classifier even where `init` has one (needed where its number of labels differs)."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Dtype = "auto"
     """Compute dtype; auto is bfloat16 on TPU and GPU, float32 on CPU. Parameters are float32 always."""
     layers: Literal["auto", "scan", "unroll"] = _apply("auto")
     """How the layers are compiled: as a loop (scan), in a fraction of the time, or one by one; the numbers are the

@@ -5,29 +5,41 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from jaxlm.config import Dtype
 from jaxlm.data.loader import Batch, lay_out
-from jaxlm.data.packing import Layout, plan
+from jaxlm.data.packing import Layout
+from jaxlm.data.rows import fit
 from jaxlm.data.tokenizer import Encoded, TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import SentenceEncoder, hub
 from jaxlm.parallel import distributed
-from jaxlm.parallel.mesh import by_rows, fetch_rows, in_context, put_batch, row_shards, row_slice
+from jaxlm.parallel.mesh import (
+    by_rows,
+    compute_dtype,
+    fetch_rows,
+    in_context,
+    put_batch,
+    row_shards,
+    row_slice,
+    tokens_at_once,
+)
 from jaxlm.parallel.sharding import check_model, put_params
 from jaxlm.search.index import sha256_of_model
 from jaxlm.tasks.embedding import sentence_vectors
 
 log = logging.getLogger("jaxlm")
 
-# (longest text of a class, tokens of its rows, most texts of the class in one row). Texts are packed with others of
-# about their length: two or more to a row, or one that fills most of it. Few shapes, so that the cache of compiled
-# programs is hit; rows of 192 and 256 serve two classes each.
-_CLASSES = ((32, 64, 32), (64, 128, 3), (96, 192, 2), (128, 256, 2), (192, 192, 2), (256, 256, 2),
-            (384, 384, 1), (512, 512, 1))  # fmt: skip
+# (longest text of a class, tokens of its rows, most texts in one row). Texts are packed with others of about their
+# length, two or more to a row, or one that fills most of it; shorter ones fill what is left. Few shapes, so that the
+# cache of compiled programs is hit; rows of 192 and 256 serve two classes each.
+_CLASSES = ((32, 64, 32), (64, 128, 8), (96, 192, 8), (128, 256, 8), (192, 192, 8), (256, 256, 8),
+            (384, 384, 8), (512, 512, 8))  # fmt: skip
+# A CPU feels every token of a row that is computed alone, as of a query.
+_ALONE_ON_CPU = (16, 24, 32, 40, 48)
 _SHORT = _CLASSES[0][0]
 _AT_ONCE = 1 << 14  # texts that are tokenised and sorted together
 
@@ -38,17 +50,18 @@ class Embedder:
     Args:
       name_or_dir: hub name or directory, of sentence-transformers or of a bare BERT, whose tokens are averaged.
       mesh: the devices.
-      batch_size: what is computed at once: as many tokens as this many texts of 32 have.
+      batch_size: what is computed at once: as many tokens as this many texts of 32 have. None: what keeps the devices
+        busy.
       max_length: tokens where a text is cut, [CLS] and [SEP] included; None for what the directory says.
-      dtype: compute dtype.
+      dtype: what products are computed in; auto is bfloat16 on TPU and GPU, float32 on CPU.
 
     Raises:
       CheckpointError, UserError: the directory cannot be used.
     """
 
     def __init__(
-        self, name_or_dir: str, mesh: Mesh, *, batch_size: int = 128, max_length: int | None = None,
-        dtype: Any = jnp.float32,
+        self, name_or_dir: str, mesh: Mesh, *, batch_size: int | None = None, max_length: int | None = None,
+        dtype: Dtype = "auto",
     ):  # fmt: skip
         directory = hub.resolve(name_or_dir)
         if jax.process_count() > 1:
@@ -59,10 +72,11 @@ class Embedder:
         self.truncated = 0  # texts that were cut so far
         if self.config.pooling is None:
             log.info("%s does not say how it makes one vector of a text: the mean of its tokens is taken", name_or_dir)
-        self._mesh, self._batch_size = mesh, batch_size
+        self._mesh = mesh
+        self._tokens_at_once = tokens_at_once(mesh) if batch_size is None else batch_size * _SHORT
         check_model(self.config, mesh)
         self._params = put_params(SentenceEncoder.load_params(directory, self.config, jax.random.key(0)), mesh)
-        graphdef: nnx.GraphDef = SentenceEncoder.abstract(self.config, dtype)[0]
+        graphdef: nnx.GraphDef = SentenceEncoder.abstract(self.config, compute_dtype(dtype, mesh))[0]
 
         def embed(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
             with in_context(mesh):
@@ -99,20 +113,20 @@ class Embedder:
 
     def _batches(self, encoded: Encoded) -> Iterator[tuple[np.ndarray, Layout, Batch]]:
         lengths = np.diff(encoded.offsets)
-        shortest = 0
-        for longest, row_length, slots in _classes(self.max_length):
-            members = np.flatnonzero((lengths > shortest) & (lengths <= longest))
-            shortest = longest
-            if not len(members):
+        left = np.arange(len(lengths))  # texts that are in no row yet
+        classes = list(_classes(self.max_length))[::-1]
+        for (_, row_length, slots), (shorter, *_) in zip(classes, [*classes[1:], (0,)], strict=True):
+            if lengths[left].max(initial=0) <= shorter:
                 continue
-            packed = plan(lengths[members][None], row_length)
-            layout = Layout(*(part[0] for part in packed))
-            most = max(1, self._batch_size * _SHORT // row_length)
-            for first in range(0, packed.rows, most):
+            layout, packed = _pack(lengths[left], row_length, slots, shorter)
+            members, left = left[packed], left[~packed]
+            most = max(1, self._tokens_at_once // row_length)
+            for first in range(0, layout.rows, most):
                 here = (layout.row >= first) & (layout.row < first + most)
                 part = Layout(layout.row[here] - first, layout.start[here], layout.slot[here])
                 rows = self._rows(part.row.max() + 1, most)
-                yield members[here], part, self._batch(encoded, members[here], part, (rows, row_length, slots))
+                length = self._alone(lengths[members[here]].sum(), row_length) if rows == 1 else row_length
+                yield members[here], part, self._batch(encoded, members[here], part, (rows, length, slots))
 
     def _rows(self, needed: int, most: int) -> int:
         """The number of rows to compute: a few sizes, which the mesh divides."""
@@ -120,6 +134,11 @@ class Embedder:
         while rows < needed:
             rows *= 4
         return min(rows, -(-most // shards) * shards)
+
+    def _alone(self, tokens: int, row_length: int) -> int:
+        """The length of the only row, of so many tokens."""
+        shorter = _ALONE_ON_CPU if self._mesh.devices.flat[0].platform == "cpu" else ()
+        return next((length for length in shorter if tokens <= length < row_length), row_length)
 
     def _batch(self, encoded: Encoded, indices: np.ndarray, layout: Layout, shape: tuple[int, int, int]) -> Batch:
         """This process's slice of the rows."""
@@ -133,6 +152,20 @@ class Embedder:
         lengths = np.diff(encoded.offsets)[indices]
         return lay_out(encoded.input_ids[tokens], encoded.token_type_ids[tokens], lengths, indices, layout,
                        shape=(share, *shape[1:]))  # fmt: skip
+
+
+def _pack(lengths: np.ndarray, row_length: int, slots: int, shorter: int) -> tuple[Layout, np.ndarray]:
+    """Rows for all texts that are longer than `shorter`, and which texts are in them, `[texts]`: those and such as fit
+    in beside them."""
+    rows = fit(lengths, row_length)
+    order = np.lexsort((-lengths, rows))  # the longest of a row first: they must have a slot
+    ends, firsts = np.cumsum(lengths[order]), np.searchsorted(rows[order], rows[order])
+    layout = Layout(rows.copy(), rows.copy(), rows.copy())
+    layout.start[order] = ends - lengths[order] - (ends - lengths[order])[firsts]
+    layout.slot[order] = np.arange(len(order)) - firsts
+    needed = np.unique(rows[lengths > shorter])
+    packed = np.isin(rows, needed) & (layout.slot < slots)
+    return Layout(np.searchsorted(needed, rows[packed]), layout.start[packed], layout.slot[packed]), packed
 
 
 def _classes(max_length: int) -> Iterator[tuple[int, int, int]]:

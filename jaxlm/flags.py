@@ -134,8 +134,8 @@ def preset(path: str) -> Config:
     return found
 
 
-def check_batch_size(size: int) -> None:
-    if size < 1:
+def check_batch_size(size: int | None) -> None:
+    if size is not None and size < 1:
         raise UserError(f"--batch_size is {size}; it must be at least 1")
 
 

@@ -5,17 +5,16 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
-from jaxlm.config import Config, DataSettings
+from jaxlm.config import Config, DataSettings, Dtype
 from jaxlm.data.loader import Examples, make_batches
 from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.models import BertConfig, hub
 from jaxlm.parallel import distributed
-from jaxlm.parallel.mesh import row_shards, row_slice
+from jaxlm.parallel.mesh import compute_dtype, row_shards, row_slice, tokens_at_once
 from jaxlm.parallel.sharding import check_model, put_params
 from jaxlm.search.index import sha256_of_model
 from jaxlm.tasks import Task, task_of
@@ -33,10 +32,10 @@ class Predictor:
     Args:
       name_or_dir: hub name or directory.
       mesh: the devices.
-      batch_size: examples a step.
+      batch_size: examples that are computed at once. None: what keeps the devices busy.
       max_length: where texts are cut; None for what the tokenizer's files say.
       bad_rows: whether `evaluate` stops at a label that the model does not know, or leaves the row out.
-      dtype: compute dtype.
+      dtype: what products are computed in; auto is bfloat16 on TPU and GPU, float32 on CPU.
       kind: the task to use it for, where it could serve several; None for what `task_of` finds.
 
     Raises:
@@ -44,8 +43,8 @@ class Predictor:
     """
 
     def __init__(
-        self, name_or_dir: str, mesh: Mesh, *, batch_size: int = 128, max_length: int | None = None,
-        bad_rows: Literal["error", "skip"] = "error", seed: int = 0, dtype: Any = jnp.float32,
+        self, name_or_dir: str, mesh: Mesh, *, batch_size: int | None = None, max_length: int | None = None,
+        bad_rows: Literal["error", "skip"] = "error", seed: int = 0, dtype: Dtype = "auto",
         kind: type[Task] | None = None,
     ):  # fmt: skip
         directory = hub.resolve(name_or_dir)
@@ -63,7 +62,7 @@ class Predictor:
         self.task: Task = kind.for_model(stage, self.tokenizer, self.config)
         params = self.task.model_class.load_params(directory, self.config, jax.random.key(seed))
         self._params = put_params(params, mesh)
-        graphdef: nnx.GraphDef = self.task.model_class.abstract(self.config, dtype)[0]
+        graphdef: nnx.GraphDef = self.task.model_class.abstract(self.config, compute_dtype(dtype, mesh))[0]
         self._evaluator = Evaluator(self.task, graphdef, mesh)
 
     @property
@@ -77,13 +76,18 @@ class Predictor:
         if jax.process_count() > 1:
             distributed.agree(f"what is in {examples.source}", examples.digest())
         longest = int(examples.lengths.max())
+        row_length = next((length for length in _ROW_LENGTHS if length >= longest), longest)
+        at_once = self._batch_size
+        if at_once is None:  # of short rows more, so that a batch always fills several
+            tokens = max(tokens_at_once(self._mesh), 8 * row_shards(self._mesh) * row_length)
+            at_once = max(1, tokens * examples.groups // int(examples.lengths.sum()))
         process, processes = row_slice(self._mesh)
         batches = make_batches(
             examples,
-            batch_size=min(self._batch_size, examples.groups),
+            batch_size=min(at_once, examples.groups),
             steps=None,
             seed=None,
-            row_length=next((length for length in _ROW_LENGTHS if length >= longest), longest),
+            row_length=row_length,
             hidden_size=self.config.hidden_size,
             row_multiple=row_shards(self._mesh),
             finish=lambda batch, step: self.task.finish(batch, self._seed, step),

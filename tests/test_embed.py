@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 
 from jaxlm import cli
 from jaxlm.data.tokenizer import TextTokenizer
-from jaxlm.embed import Embedder
+from jaxlm.embed import Embedder, _pack
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, Pooling, SentenceEncoder
 from jaxlm.parallel.mesh import make_mesh
@@ -57,6 +57,41 @@ def test_few_programs_serve_any_number_of_texts(embedder: Embedder) -> None:
     for count in (1, 2, 3, 40):
         np.testing.assert_allclose(embedder(TEXTS[:count])[:1], one, atol=1e-5)
     assert embedder._embed._cache_size() == compiled <= 8
+
+
+def test_every_text_has_a_place_and_short_ones_fill_what_long_ones_leave() -> None:
+    lengths = np.array([*[2] * 60, 40, 40])
+    layout, packed = _pack(lengths, row_length=128, slots=8, shorter=32)
+    assert packed[lengths > 32].all()
+    assert (packed.sum(), layout.rows) == (8, 1)
+
+    lengths = np.random.default_rng(0).integers(2, 65, 300)
+    layout, packed = _pack(lengths, row_length=128, slots=8, shorter=32)
+    assert packed[lengths > 32].all()
+    assert 0 < packed[lengths <= 32].sum() < (lengths <= 32).sum()
+    own = lengths[packed]
+    assert layout.slots <= 8
+    used = np.zeros((layout.rows, 128), int)
+    for row, start, length in zip(layout.row, layout.start, own, strict=True):
+        used[row, start : start + length] += 1
+    assert used.max() == 1
+    assert used.sum() == own.sum() > 0.95 * used.size
+    assert len(set(zip(layout.row, layout.slot, strict=True))) == len(own)
+    longest = np.zeros(layout.rows, int)
+    np.maximum.at(longest, layout.row, own)
+    assert longest.min() > 32
+
+
+def test_a_text_alone_has_a_row_of_about_its_length_on_a_cpu(model: Path) -> None:
+    alone, few = Embedder(str(model), make_mesh(1)), Embedder(str(model), make_mesh(2))
+    shapes = {}
+    for count in (5, 20, 35, 60):
+        encoded = alone.tokenizer.encode(["good " * count], max_length=100)
+        (_, _, batch), (_, _, wide) = next(alone._batches(encoded)), next(few._batches(encoded))
+        shapes[count] = batch["input_ids"].shape, wide["input_ids"].shape
+    assert shapes == {
+        5: ((1, 16), (2, 64)), 20: ((1, 24), (2, 64)), 35: ((1, 40), (2, 128)), 60: ((1, 128), (2, 128))
+    }  # fmt: skip
 
 
 def test_a_single_string_is_no_list_of_texts(embedder: Embedder) -> None:

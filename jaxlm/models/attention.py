@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.models.dropout import DropoutSite, dropout_attention
+from jaxlm.models.products import multiply
 
 
 def segment_mask(segment_ids: jax.Array) -> jax.Array:
@@ -50,4 +51,4 @@ def attend(
     scores = jnp.einsum("rhqd,rhkd->rhqk", query, key, preferred_element_type=jnp.float32)
     scores = jnp.where(mask, scores / math.sqrt(query.shape[-1]), jnp.finfo(jnp.float32).min)
     probabilities = dropout_attention(jax.nn.softmax(scores, axis=-1), dropout_rate, site, key_positions)
-    return jnp.einsum("rhqk,rhkd->rhqd", probabilities.astype(value.dtype), value).transpose(0, 2, 1, 3)
+    return multiply(probabilities.astype(value.dtype), value, "rhqk,rhkd->rhqd").transpose(0, 2, 1, 3)

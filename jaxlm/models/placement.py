@@ -20,6 +20,12 @@ def _sizes() -> dict[str, int]:
     return {name: size for name, size, kind in axes if kind == AxisType.Auto and size > 1 and name in known}
 
 
+def platform() -> str:
+    """What the program is for ("cpu", "gpu", "tpu"): the mesh's devices, or the default ones where there is no mesh."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None or device.platform is None else str(device.platform)
+
+
 def axis_size(name: str) -> int:
     """Devices along an axis of the mesh; 1 where there is none."""
     return _sizes().get(name, 1)

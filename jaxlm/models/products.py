@@ -15,7 +15,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from jaxlm.models.placement import axis_size, place, place_rows
+from jaxlm.models.placement import axis_size, place, place_rows, platform
 from jaxlm.models.vocabulary import join_vocabulary, split_vocabulary
 
 Split = Literal["inputs", "outputs"] | None  # what of a kernel is split over the mesh's `tensor` axis
@@ -33,12 +33,22 @@ def _kernel_gradient(x: jax.Array, outer: jax.Array) -> jax.Array:
     return jax.lax.dot_general(outer, x, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32).T
 
 
+def multiply(x: jax.Array, kernel: jax.Array, subscripts: str = "...i,io->...o") -> jax.Array:
+    """The product of `x` and `kernel` in the dtype of `x`.
+
+    On a CPU it is asked for in float32 and then rounded: XLA has the processor's bfloat16 instructions (AMX) for no
+    other product of bfloat16, which are four times as fast there.
+    """
+    on_cpu = {"preferred_element_type": jnp.float32} if platform() == "cpu" else {}
+    return jnp.einsum(subscripts, x, kernel, **on_cpu).astype(x.dtype)
+
+
 def _placed(kernel: jax.Array, split: Split) -> jax.Array:
     return place(kernel, "tensor" if split == "inputs" else None, "tensor" if split == "outputs" else None)
 
 
 def _affine(x: jax.Array, kernel: jax.Array, bias: jax.Array, split: Split) -> jax.Array:
-    y = place_rows(x @ _placed(kernel.astype(x.dtype), split), "tensor" if split == "outputs" else None)
+    y = place_rows(multiply(x, _placed(kernel.astype(x.dtype), split)), "tensor" if split == "outputs" else None)
     return y + bias.astype(x.dtype)
 
 
@@ -60,7 +70,7 @@ def _affine_forward(x: jax.Array, kernel: jax.Array, bias: jax.Array, split: Spl
 def _affine_backward(split: Split, saved: tuple, outer: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, kernel, bias = saved
     flat_x, flat_outer = x.reshape(-1, x.shape[-1]), outer.reshape(-1, outer.shape[-1])
-    inner = (outer @ _placed(kernel.astype(outer.dtype), split).T).astype(x.dtype)
+    inner = multiply(outer, _placed(kernel.astype(outer.dtype), split), "...o,io->...i").astype(x.dtype)
     return (
         place_rows(inner, "tensor" if split == "inputs" else None),
         _kernel_gradient(flat_x, flat_outer).astype(kernel.dtype),
@@ -113,7 +123,7 @@ def _cross_entropy_backward(saved: tuple, outer: jax.Array) -> tuple[jax.Array, 
     probabilities = jnp.exp(logits - normaliser[:, None])
     gradient = ((probabilities - (columns == labels[:, None])) * outer[:, None]).astype(x.dtype)
     return (
-        place(gradient @ split_vocabulary(table.astype(x.dtype)), "rows", None),
+        place(multiply(gradient, split_vocabulary(table.astype(x.dtype))), "rows", None),
         join_vocabulary(_kernel_gradient(x, gradient).T).astype(table.dtype),
         place(_sum_rows(gradient), "tensor").astype(bias.dtype),
         None,

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxlm.config import MeshSettings
+from jaxlm.config import Dtype, MeshSettings
 from jaxlm.errors import UserError
 
 ROW_AXES = ("replica", "data", "fsdp")
@@ -114,11 +115,8 @@ def row_shards(mesh: Mesh) -> int:
 
 
 def in_context(mesh: Mesh) -> contextlib.AbstractContextManager[Any]:
-    """For the body of a function under `jax.jit`: models find this mesh, and place their activations on it.
-
-    On one device there is nothing to find, and the program is that of a model without a mesh.
-    """
-    return jax.sharding.use_abstract_mesh(mesh.abstract_mesh) if mesh.size > 1 else contextlib.nullcontext()
+    """For the body of a function under `jax.jit`: models find this mesh, and place their activations on it."""
+    return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -180,6 +178,8 @@ def row_slice(mesh: Mesh) -> tuple[int, int]:
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Makes global arrays of each process's slice of the rows."""
     sharding = by_rows(mesh)
+    if not mesh.is_multi_process:
+        return jax.device_put(batch, sharding)
     return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
 
 
@@ -195,6 +195,18 @@ def fetch_rows(array: jax.Array) -> np.ndarray:
         raise TypeError(f"an array over a mesh is meant, not one of {array.sharding}")
     order, _ = _owners(mesh)
     return rows.reshape(len(order), -1, *rows.shape[1:])[order].reshape(rows.shape)
+
+
+def compute_dtype(setting: Dtype, mesh: Mesh) -> Any:
+    """`auto` is bfloat16 where the hardware multiplies it (TPU, GPU) and float32 on CPU."""
+    if setting == "auto":
+        return jnp.float32 if mesh.devices.flat[0].platform == "cpu" else jnp.bfloat16
+    return jnp.dtype(setting)
+
+
+def tokens_at_once(mesh: Mesh) -> int:
+    """What is computed at once where no gradients are kept: a device is busy, and a CPU's caches hold it."""
+    return row_shards(mesh) * (1 << 11 if mesh.devices.flat[0].platform == "cpu" else 1 << 15)
 
 
 def device_memory_bytes() -> int | None:

@@ -20,7 +20,7 @@ from jaxlm.data.part_batches import of_part
 from jaxlm.errors import NonFiniteLoss
 from jaxlm.models.multi_task import MultiTaskBert
 from jaxlm.parallel import distributed
-from jaxlm.parallel.mesh import put_batch
+from jaxlm.parallel.mesh import compute_dtype, put_batch
 from jaxlm.tasks import Task
 from jaxlm.training.checkpoint import Checkpoints
 from jaxlm.training.compilation import cache_hits
@@ -29,7 +29,7 @@ from jaxlm.training.flops import model_flops_utilization
 from jaxlm.training.model_card import write_model_card
 from jaxlm.training.optimizer import learning_rate_schedule
 from jaxlm.training.records import Recorder, scalars, write_config, write_summary
-from jaxlm.training.setup import Setup, compute_dtype, trains_tokenizer
+from jaxlm.training.setup import Setup, trains_tokenizer
 from jaxlm.training.step import State
 from jaxlm.training.stopping import Interrupted, StopRequest
 
@@ -288,7 +288,7 @@ class _Meter:
 
     def __init__(self, setup: Setup) -> None:
         self._devices = list(setup.mesh.devices.flat)
-        self._dtype = compute_dtype(setup.config.model.dtype, self._devices[0].platform)
+        self._dtype = compute_dtype(setup.config.model.dtype, setup.mesh)
         self.dispatched: dict[int, _Work] = {}  # of steps under way
         self._since = time.perf_counter()
         self._counted: list[_Work] = []

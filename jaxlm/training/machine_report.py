@@ -15,10 +15,10 @@ from jaxlm.parallel import ahead_of_time
 from jaxlm.parallel.ahead_of_time import GIB, Program, compile_ahead, shard_bytes
 from jaxlm.parallel.chips import CHIPS, Chip
 from jaxlm.parallel.collectives import by_kind_and_axes, collectives
-from jaxlm.parallel.mesh import mesh_over, row_shards
+from jaxlm.parallel.mesh import compute_dtype, mesh_over, row_shards
 from jaxlm.parallel.topologies import Topology
 from jaxlm.training.largest_batch import largest_batch
-from jaxlm.training.setup import Setup, compute_dtype, set_up
+from jaxlm.training.setup import Setup, set_up
 from jaxlm.training.stand_in import StandIn, stand_in
 
 
@@ -112,7 +112,7 @@ def _description(
 ) -> Iterator[str]:
     shape, config = setup.bert_config, setup.config
     params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(setup.abstract_state()["params"]))
-    dtype = np.dtype(compute_dtype(config.model.dtype, setup.mesh.devices.flat[0].platform)).name
+    dtype = np.dtype(compute_dtype(config.model.dtype, setup.mesh)).name
     yield (
         f"{setup.task.model_class.__name__}, {shape.num_hidden_layers} layers, {shape.hidden_size} wide, vocabulary "
         f"{shape.vocab_size}, {params / 1e6:.1f} M parameters; {dtype}, layers "

@@ -172,7 +172,7 @@ def _show_predictions(config: Config, model: Path, split: str, console: Console)
     if spec is None:
         return
     mesh = make_mesh(1) if jax.process_count() == 1 else mesh_for(config.mesh)
-    predictor = Predictor(str(model), mesh)
+    predictor = Predictor(str(model), mesh, dtype=config.model.dtype)
     task = predictor.task
     table = task.read(spec, split, config.data, known_labels=predictor.labels)
     table = table.choose([len(table) * part // 4 for part in (1, 2, 3)])

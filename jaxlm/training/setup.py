@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -26,7 +25,7 @@ from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, hub
 from jaxlm.models.multi_task import SharedConfig, shape_of_head
 from jaxlm.parallel import distributed
-from jaxlm.parallel.mesh import row_shards, row_slice
+from jaxlm.parallel.mesh import compute_dtype, row_shards, row_slice
 from jaxlm.parallel.sharding import check_model, laid_out, put_params, shardings
 from jaxlm.tasks import TASKS, MultiTask, Task
 from jaxlm.training.corpora import open_corpora, row_batches, uses_prepared_data
@@ -130,7 +129,7 @@ def set_up(config: Config, mesh: Mesh) -> Setup:
     bert_config = dataclasses.replace(
         bert_config, scan_layers=scans_layers(config.model.layers, platform), remat=config.model.remat
     )
-    dtype = compute_dtype(config.model.dtype, platform)
+    dtype = compute_dtype(config.model.dtype, mesh)
     graphdef = task.model_class.abstract(bert_config, dtype)[0]
     weights = None if config.model.random_init else init
     return Setup(config, mesh, task, tokenizer, bert_config, weights, batches, notes, steps, graphdef,
@@ -255,13 +254,6 @@ def _from_prepared(config: Config, mesh: Mesh, init: Path | None, given: BertCon
 def trains_tokenizer(config: Config) -> bool:
     """Whether a run makes a tokenizer of its own, which it has to keep: the next start would make another."""
     return config.data.tokenizer is None and config.model.init is None and not uses_prepared_data(config)
-
-
-def compute_dtype(setting: str, platform: str) -> Any:
-    """`auto` is bfloat16 where the hardware multiplies it (TPU, GPU) and float32 on CPU."""
-    if setting == "auto":
-        return jnp.float32 if platform == "cpu" else jnp.bfloat16
-    return jnp.dtype(setting)
 
 
 def scans_layers(setting: str, platform: str) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from jaxlm.config import DataSettings, MeshSettings
+from jaxlm.config import DataSettings, Dtype, MeshSettings
 from jaxlm.errors import UserError
 from jaxlm.flags import check_batch_size, check_output, parse
 from jaxlm.parallel import distributed
@@ -39,8 +39,10 @@ class Arguments:
     data: DataSettings = dataclasses.field(default_factory=lambda: DataSettings(max_length=0))
     """Columns of `--input`, as for training; max_length 0 is the model's own."""
     mesh: MeshSettings = dataclasses.field(default_factory=MeshSettings)
-    batch_size: int = 128
-    """What is computed at once: as many tokens as this many texts of 32 have."""
+    dtype: Dtype = "auto"
+    """What products are computed in; auto is bfloat16 on TPU and GPU, float32 on CPU."""
+    batch_size: int | None = None
+    """What is computed at once: as many tokens as this many texts of 32 have; unset: what keeps the devices busy."""
 
 
 def run(arguments: list[str]) -> int:
@@ -77,7 +79,8 @@ def run(arguments: list[str]) -> int:
         if table.pairs is not None and args.data.text is None:
             raise UserError(f"{args.input} has texts in pairs; choose one column with --data.text NAME")
         texts = table.texts
-    embedder = Embedder(args.model, mesh, batch_size=args.batch_size, max_length=args.data.max_length or None)
+    embedder = Embedder(args.model, mesh, dtype=args.dtype, batch_size=args.batch_size,
+                        max_length=args.data.max_length or None)  # fmt: skip
     distributed.agree("texts", digest(texts))
     if args.output:
         write_vectors(Path(args.output), texts, embedder, console)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from jaxlm.config import DataSettings, MeshSettings
+from jaxlm.config import DataSettings, Dtype, MeshSettings
 from jaxlm.errors import UserError
 from jaxlm.flags import check_batch_size, check_output, parse
 from jaxlm.parallel import distributed
@@ -23,7 +23,10 @@ class Arguments:
     data: DataSettings = dataclasses.field(default_factory=lambda: DataSettings(max_length=0))
     """`--data.test FILE`, and columns as for training; max_length 0 is the model's own."""
     mesh: MeshSettings = dataclasses.field(default_factory=MeshSettings)
-    batch_size: int = 128
+    dtype: Dtype = "auto"
+    """What products are computed in; auto is bfloat16 on TPU and GPU, float32 on CPU."""
+    batch_size: int | None = None
+    """Examples that are computed at once; unset: what keeps the devices busy."""
     output: str | None = None
     """A file for the metrics as JSON, confusion matrix included."""
 
@@ -44,8 +47,8 @@ def run(arguments: list[str]) -> int:
     from jaxlm.predict import Predictor
 
     predictor = Predictor(
-        args.model, mesh_for(args.mesh), batch_size=args.batch_size, max_length=args.data.max_length or None,
-        bad_rows=args.data.bad_rows,
+        args.model, mesh_for(args.mesh), dtype=args.dtype, batch_size=args.batch_size,
+        max_length=args.data.max_length or None, bad_rows=args.data.bad_rows,
     )  # fmt: skip
     table = predictor.task.read(args.data.test, "test", args.data, known_labels=predictor.labels)
     metrics, truncated = predictor.evaluate(table)

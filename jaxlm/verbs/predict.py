@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from jaxlm.config import DataSettings, MeshSettings
+from jaxlm.config import DataSettings, Dtype, MeshSettings
 from jaxlm.errors import UserError
 from jaxlm.flags import check_batch_size, check_output, parse
 from jaxlm.parallel import distributed
@@ -33,7 +33,10 @@ class Arguments:
     data: DataSettings = dataclasses.field(default_factory=lambda: DataSettings(max_length=0))
     """Columns of `--input`, as for training; max_length 0 is the model's own."""
     mesh: MeshSettings = dataclasses.field(default_factory=MeshSettings)
-    batch_size: int = 128
+    dtype: Dtype = "auto"
+    """What products are computed in; auto is bfloat16 on TPU and GPU, float32 on CPU."""
+    batch_size: int | None = None
+    """Examples that are computed at once; unset: what keeps the devices busy."""
 
 
 def run(arguments: list[str]) -> int:
@@ -60,7 +63,11 @@ def run(arguments: list[str]) -> int:
 
     texts = () if args.input else args.text or sys.stdin.buffer.read().split(b"\n")
     predictor = Predictor(
-        args.model, mesh_for(args.mesh), batch_size=args.batch_size, max_length=args.data.max_length or None
+        args.model,
+        mesh_for(args.mesh),
+        dtype=args.dtype,
+        batch_size=args.batch_size,
+        max_length=args.data.max_length or None,
     )
     task = predictor.task
     if args.input:

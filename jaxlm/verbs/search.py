@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from jaxlm.config import DataSettings, MeshSettings
+from jaxlm.config import DataSettings, Dtype, MeshSettings
 from jaxlm.errors import UserError
 from jaxlm.flags import check_batch_size, check_output, parse
 from jaxlm.parallel import distributed
@@ -73,7 +73,11 @@ class Arguments:
     data: DataSettings = dataclasses.field(default_factory=lambda: DataSettings(max_length=0))
     """How files are read, as for training; max_length 0 is the model's own."""
     mesh: MeshSettings = dataclasses.field(default_factory=MeshSettings)
-    batch_size: int = 128
+    dtype: Dtype = "auto"
+    """What products are computed in; auto is bfloat16 on TPU and GPU, float32 on CPU."""
+    batch_size: int | None = None
+    """What is computed at once: as many tokens as this many texts of 32 have, and pairs to re-rank; unset:
+    what keeps the devices busy."""
 
 
 def run(arguments: list[str]) -> int:
@@ -92,7 +96,7 @@ def run(arguments: list[str]) -> int:
 
     @functools.cache
     def embedder(name: str, max_length: int | None) -> Embedder:
-        return Embedder(name, mesh, batch_size=args.batch_size, max_length=max_length)
+        return Embedder(name, mesh, dtype=args.dtype, batch_size=args.batch_size, max_length=max_length)
 
     directory = Path(str(args.index))
     if args.documents:
@@ -113,7 +117,7 @@ def run(arguments: list[str]) -> int:
         from jaxlm.predict import Predictor
         from jaxlm.search.searcher import cross_encoder
 
-        score = cross_encoder(Predictor(args.rerank, mesh, batch_size=args.batch_size), args.rerank)
+        score = cross_encoder(Predictor(args.rerank, mesh, dtype=args.dtype, batch_size=args.batch_size), args.rerank)
 
     from jaxlm.search.exact import ExactSearch
     from jaxlm.search.qrels import read_qrels

@@ -5,8 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
-from jaxlm.models.products import affine, decoder_cross_entropy
+from jaxlm.models import placement
+from jaxlm.models.products import affine, decoder_cross_entropy, multiply
+from jaxlm.parallel.mesh import in_context, make_mesh
 
 from .reference import relative_error
 
@@ -37,6 +40,25 @@ def test_gradients_keep_the_dtypes_of_what_they_are_of() -> None:
     exact = jax.grad(lambda *a: affine(*a).sum(), (0, 1, 2))(x.astype(jnp.float32), kernel, bias)
     for one, other in zip(found, exact, strict=True):
         assert relative_error(one.astype(jnp.float32), other) < 2e-2
+
+
+@pytest.mark.parametrize(("platform", "asked"), [("cpu", "float32"), ("tpu", "bfloat16"), ("gpu", "bfloat16")])
+def test_a_cpu_is_asked_for_float32_the_only_product_that_it_has_bfloat16_instructions_for(
+    platform: str, asked: str
+) -> None:
+    device = AbstractDevice(device_kind="any", num_cores=None, platform=platform)
+    with jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("data",), (AxisType.Auto,), abstract_device=device)):
+        program = jax.make_jaxpr(multiply)(draw(4, 6).astype(jnp.bfloat16), draw(6, 3).astype(jnp.bfloat16))
+    (product,) = [equation for equation in program.eqns if equation.primitive.name == "dot_general"]
+    assert (product.outvars[0].aval.dtype, program.out_avals[0].dtype) == (asked, jnp.bfloat16)
+
+
+def test_on_this_machine_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert placement.platform() == "cpu"
+    with in_context(make_mesh(1)):
+        assert placement.platform() == "cpu"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert placement.platform() == "gpu"
 
 
 def test_the_decoders_cross_entropy_is_optaxs_and_so_are_its_gradients() -> None:
