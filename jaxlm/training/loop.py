@@ -100,7 +100,7 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
 
     train_step: Any = compiled() if progress.step < setup.steps else None
     evaluator = Evaluator(task, setup.graphdef, setup.mesh)
-    schedule = learning_rate_schedule(config.optim, setup.steps, config.train.phases)
+    schedule = jax.jit(learning_rate_schedule(config.optim, setup.steps, config.train.phases))
     meter = _Meter(setup)
 
     def note_loss(step: int, metrics: dict[str, jax.Array]) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +62,23 @@ def write_summary(workdir: Path, summary: dict[str, Any]) -> None:
     write_atomically(workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
 
 
+def _tensorboard() -> Any:
+    """tensorboardX, without PyTorch: it would import that, if there is one, which takes a second and serves nothing."""
+    unwanted = "torch" not in sys.modules
+    if unwanted:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        import tensorboardX
+    finally:
+        if unwanted:
+            del sys.modules["torch"]
+    return tensorboardX
+
+
 class Recorder:
     """Appends to metrics.jsonl and to TensorBoard events. Lines past `step`, of a run that was killed, are dropped."""
 
     def __init__(self, workdir: Path, step: int):
-        from tensorboardX import SummaryWriter
-
         self._path = workdir / "metrics.jsonl"
         if self._path.exists():
             kept = []
@@ -77,7 +89,7 @@ class Recorder:
                 except (json.JSONDecodeError, KeyError):
                     break  # the kill cut the last line short
             write_atomically(self._path, "".join(f"{line}\n" for line in kept))
-        self._writer = SummaryWriter(str(workdir), purge_step=step + 1)
+        self._writer = _tensorboard().SummaryWriter(str(workdir), purge_step=step + 1)
 
     def write(self, step: int, split: str, metrics: dict[str, Any]) -> None:
         """Records the scalars among `metrics`."""

@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--shape", default="4x256", help="LAYERSxWIDTH of a pre-training")
+    parser.add_argument("--dtype", default="auto")
     args = parser.parse_args()
     found = CASES[args.case](args)
     found["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
@@ -52,7 +53,7 @@ def _trained(config: Config, steps: int) -> dict[str, Any]:
 def finetune(args: argparse.Namespace) -> dict[str, Any]:
     config = preset("configs/sst2.py")
     data = dataclasses.replace(config.data, train=args.data, dev=None, max_length=args.length)
-    model = dataclasses.replace(config.model, init=args.model)
+    model = dataclasses.replace(config.model, init=args.model, dtype=args.dtype)
     return _trained(dataclasses.replace(config, model=model, data=data), args.steps)
 
 
@@ -77,17 +78,17 @@ def _texts(path: str) -> list[str]:
     return [line.split("\t")[0] for line in Path(path).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
 
 
-def _embedder(model: str) -> Any:
+def _embedder(args: argparse.Namespace) -> Any:
     start_jax(MeshSettings())
     from jaxlm.embed import Embedder
     from jaxlm.parallel.mesh import make_mesh
 
-    return Embedder(model, make_mesh())
+    return Embedder(args.model, make_mesh(), dtype=args.dtype)
 
 
 def encode(args: argparse.Namespace) -> dict[str, Any]:
     texts = _texts(args.data)
-    embed = _embedder(args.model)
+    embed = _embedder(args)
     embed(texts)  # compiles the shapes that will be needed
     seconds = _median_seconds(lambda: embed(texts), 3)
     return {"value": len(texts) / seconds, "unit": "texts/s"}
@@ -95,7 +96,7 @@ def encode(args: argparse.Namespace) -> dict[str, Any]:
 
 def latency(args: argparse.Namespace) -> dict[str, Any]:
     texts = _texts(args.data)[:50]
-    embed = _embedder(args.model)
+    embed = _embedder(args)
     for text in texts:
         embed([text])
     return {"value": 1e3 * statistics.median(_seconds(lambda t=text: embed([t])) for text in texts), "unit": "ms"}

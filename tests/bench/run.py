@@ -35,12 +35,14 @@ class Case(NamedTuple):
 
 CASES = (
     Case("finetune, sentences", "finetune", "sentences", ("--steps", "22"), compiled_peer=True),
+    Case("finetune, bfloat16", "finetune", "sentences", ("--steps", "22", "--dtype", "bfloat16")),
     Case("finetune, 128 full", "finetune", "paragraphs", ("--length", "128", "--steps", "8")),
     Case("finetune, 512 full", "finetune", "paragraphs", ("--length", "512", "--steps", "6")),
     Case("pretrain 4x256, 128", "pretrain", "text", ("--shape", "4x256", "--steps", "14"), compiled_peer=True),
     Case("pretrain 4x256, 512", "pretrain", "text", ("--shape", "4x256", "--length", "512", "--steps", "6")),
     Case("pretrain BERT-base, 128", "pretrain", "text", ("--shape", "12x768", "--steps", "6")),
     Case("encode sentences", "encode", "sentences", compiled_peer=True),
+    Case("encode, bfloat16", "encode", "sentences", ("--dtype", "bfloat16")),
     Case("one sentence", "latency", "sentences"),
     Case("tokenise", "tokenise", "sentences"),
     Case("load data", "load_data", "sentences"),

@@ -4,7 +4,8 @@
 
 `default` pads each batch to its longest text in the order of the file. `best` sorts texts by length (in training within
 blocks of 50 batches, as `group_by_length` does), and on a GPU computes in bfloat16. Attention is `sdpa` in both, and
-`--compile` adds torch.compile. Prints one JSON line. Needs torch, transformers and safetensors.
+`--compile` adds torch.compile, `--dtype bfloat16` computes in that either way. Prints one JSON line. Needs torch,
+transformers and safetensors.
 """
 
 import argparse
@@ -72,8 +73,8 @@ def padded(rows: list[Row], pad: int, device: str) -> dict[str, torch.Tensor]:
 
 
 def precision(args: argparse.Namespace) -> contextlib.AbstractContextManager[Any]:
-    if args.way == "best" and args.device == "cuda":
-        return torch.autocast("cuda", dtype=torch.bfloat16)
+    if args.dtype == "bfloat16" or (args.way == "best" and args.device == "cuda"):
+        return torch.autocast(args.device, dtype=torch.bfloat16)
     return contextlib.nullcontext()
 
 
@@ -251,6 +252,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--shape", default="4x256")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--dtype", choices=["auto", "bfloat16"], default="auto")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     torch.manual_seed(0)
