@@ -16,7 +16,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from jaxlm.config import Config, Part, as_part
+from jaxlm.config import Config, ModelSettings, Part, as_part
 from jaxlm.data.loader import Batches, Examples, make_batches
 from jaxlm.data.part_batches import PartBatches, PartsInTurn
 from jaxlm.data.sources import Table
@@ -120,8 +120,8 @@ def set_up(config: Config, mesh: Mesh) -> Setup:
     """
     init = None if config.model.init is None else hub.resolve(config.model.init)
     given = None if init is None else TASKS[config.task].model_class.read_config(init)
-    if given is not None:
-        check_model(given, mesh)  # before data are read
+    # Before data are read; with a vocabulary that any mesh can split, where its size is not known yet.
+    check_model(given or _from_scratch(config.model, vocab_size=mesh.shape["tensor"]), mesh)
     prepare = _from_parts if config.parts else _from_prepared if uses_prepared_data(config) else _from_tables
     tokenizer, task, bert_config, batches, notes, steps = prepare(config, mesh, init, given)
     check_model(bert_config, mesh)
@@ -256,6 +256,19 @@ def trains_tokenizer(config: Config) -> bool:
     return config.data.tokenizer is None and config.model.init is None and not uses_prepared_data(config)
 
 
+def _from_scratch(model: ModelSettings, vocab_size: int) -> BertConfig:
+    return BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=model.hidden_size,
+        num_hidden_layers=model.num_hidden_layers,
+        num_attention_heads=model.num_attention_heads,
+        intermediate_size=model.intermediate_size or 4 * model.hidden_size,
+        max_position_embeddings=model.max_position_embeddings,
+        hidden_act=model.hidden_act,
+        initializer_range=model.initializer_range,
+    )
+
+
 def scans_layers(setting: str, platform: str) -> bool:
     """`auto` is a loop but on CPU, where one of MiniLM's training steps takes a fifth longer so."""
     return platform != "cpu" if setting == "auto" else setting == "scan"
@@ -285,17 +298,8 @@ def _shape(
                 f"{model.init}: the tokenizer knows {tokenizer.vocab_size} tokens, the model only {shape.vocab_size}"
             )
     else:
-        shape = BertConfig(
-            vocab_size=tokenizer.vocab_size,
-            hidden_size=model.hidden_size,
-            num_hidden_layers=model.num_hidden_layers,
-            num_attention_heads=model.num_attention_heads,
-            intermediate_size=model.intermediate_size or 4 * model.hidden_size,
-            max_position_embeddings=model.max_position_embeddings,
-            hidden_act=model.hidden_act,
-            initializer_range=model.initializer_range,
-            pad_token_id=tokenizer.special_ids["pad"],
-        )
+        shape = _from_scratch(model, tokenizer.vocab_size)
+        shape = dataclasses.replace(shape, pad_token_id=tokenizer.special_ids["pad"])
     if longest > shape.max_position_embeddings:
         raise UserError(f"--{flag} is {longest}; the model has {shape.max_position_embeddings} positions")
     if model.hidden_dropout is not None:

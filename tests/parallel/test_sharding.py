@@ -197,6 +197,18 @@ def test_a_mesh_that_cannot_be_is_one_line_before_data_are_read(
     vectors = str(tmp_path / "vectors.npy")
     verbs = [
         ["train", str(preset), "--workdir", str(tmp_path / "run")],
+        [
+            "train",
+            str(preset),
+            "--workdir",
+            str(tmp_path / "run"),
+            "--model.init",
+            "None",
+            "--model.hidden_size",
+            "64",
+            "--model.num_attention_heads",
+            "4",
+        ],
         ["evaluate", str(classifier), "--data.test", str(broken)],
         ["predict", str(classifier), "--input", str(broken)],
         ["embed", str(classifier), "--input", str(broken), "--output", vectors],
