@@ -6,8 +6,6 @@ the run would no longer be the run that was started.
 """
 
 import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -360,72 +358,3 @@ def as_part(config: S, part: Part) -> S:
         config, task=part.task, parts=(), data=dataclasses.replace(part.data, **shared), labels=part.labels,
         tags=part.tags, qa=part.qa, ranking=part.ranking, train=train,
     )  # fmt: skip
-
-
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """A config's settings by dotted name."""
-    flat: dict[str, Any] = {}
-    for item in dataclasses.fields(value):
-        child = getattr(value, item.name)
-        if dataclasses.is_dataclass(child):
-            flat |= flatten(child, f"{prefix}{item.name}.")
-        elif isinstance(child, tuple) and child and dataclasses.is_dataclass(child[0]):
-            for number, part in enumerate(child):
-                flat |= flatten(part, f"{prefix}{item.name}.{number}.")
-        else:
-            flat[prefix + item.name] = list(child) if isinstance(child, tuple) else child
-    return flat
-
-
-_NO_PARTSHARED_BY_PARTS = ("workdir", "dry_run")
-
-
-def changes(old: dict[str, Any], new: Config) -> tuple[list[str], list[str]]:
-    """Compares a run's saved settings with those it is resumed with.
-
-    Returns:
-      Descriptions ("train.log_every: 20 -> 50") of the changes that are applied, and of those that are refused.
-    """
-    policy = _resume_policies(new)
-    applied: list[str] = []
-    refused: list[str] = []
-    now, defaults = flatten(new), _defaults(new)
-    for name in dict.fromkeys((*now, *old)):
-        before = old.get(name, defaults.get(name))  # a run from before there was this setting had its default
-        if name not in _NO_PARTSHARED_BY_PARTS and before != now.get(name):
-            line = f"{name}: {before} -> {now.get(name)}"
-            (applied if policy.get(name) == "apply" else refused).append(line)
-    return applied, refused
-
-
-def _defaults(config: Config) -> dict[str, Any]:
-    defaults = flatten(Config()) | flatten(Stage(), "pretrain.")
-    for number in range(len(config.parts)):
-        defaults |= flatten(Part(), f"parts.{number}.")
-    return defaults
-
-
-def _resume_policies(value: Any, prefix: str = "") -> dict[str, str]:
-    policies: dict[str, str] = {}
-    for item in dataclasses.fields(value):
-        child = getattr(value, item.name)
-        if dataclasses.is_dataclass(child):
-            policies |= _resume_policies(child, f"{prefix}{item.name}.")
-        elif isinstance(child, tuple) and child and dataclasses.is_dataclass(child[0]):
-            for number, part in enumerate(child):
-                policies |= _resume_policies(part, f"{prefix}{item.name}.{number}.")
-        else:
-            policies[prefix + item.name] = item.metadata.get("resume", "refuse")
-    return policies
-
-
-def fingerprint(config: Config) -> str:
-    """Six hex digits of the settings that make the run what it is; resumable changes leave them alone, and so do
-    settings that are new in the software and stand at their default."""
-    policy, defaults = _resume_policies(config), _defaults(config)
-    identity = {
-        name: value
-        for name, value in flatten(config).items()
-        if policy[name] == "refuse" and name not in _NO_PARTSHARED_BY_PARTS and value != defaults.get(name)
-    }
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from jaxlm.config import Config, OptimSettings, TrainSettings, changes, fingerprint, flatten
+from jaxlm.config import Config, OptimSettings, TrainSettings
+from jaxlm.config_changes import changes, fingerprint, flatten
 
 
 def test_changes_are_applied_or_refused_by_setting() -> None:

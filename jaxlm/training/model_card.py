@@ -7,7 +7,7 @@ from typing import Any
 
 import jaxlm
 from jaxlm.atomic import write_atomically
-from jaxlm.config import flatten
+from jaxlm.config_changes import flatten
 from jaxlm.tasks import Task
 from jaxlm.training.records import scalars
 from jaxlm.training.setup import Setup

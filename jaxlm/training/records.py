@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.atomic import write_atomically
-from jaxlm.config import Config, changes, flatten
+from jaxlm.config import Config
+from jaxlm.config_changes import changes, flatten
 from jaxlm.errors import UserError
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from jaxlm.config import Config, as_part, fingerprint, flatten
+from jaxlm.config import Config, as_part
+from jaxlm.config_changes import fingerprint, flatten
 from jaxlm.console import Console, duration
 from jaxlm.models import BertConfig
 from jaxlm.parallel import distributed

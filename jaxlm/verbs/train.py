@@ -3,7 +3,8 @@
 import signal
 from pathlib import Path
 
-from jaxlm.config import Config, MeshSettings, flatten
+from jaxlm.config import Config, MeshSettings
+from jaxlm.config_changes import flatten
 from jaxlm.config_checks import validate
 from jaxlm.errors import UserError
 from jaxlm.flags import by_name, parse, preset
