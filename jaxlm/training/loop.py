@@ -160,7 +160,7 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
             if progress.step in batches.starts and progress.step not in (0, resumed_at):
                 with meter.paused():  # a new phase has batches of another shape
                     train_step = compiled()
-            with meter.waiting_for_data():
+            with meter.waiting_for_data(pending):
                 batch = next(steps)
             state, metrics = train_step(state, batch)
             if pending is not None:
@@ -300,8 +300,14 @@ class _Meter:
     def paused(self) -> "_Pause":
         return _Pause(lambda seconds: setattr(self, "_since", self._since + seconds))
 
-    def waiting_for_data(self) -> "_Pause":
-        return _Pause(lambda seconds: setattr(self, "_waited", self._waited + seconds))
+    def waiting_for_data(self, pending: dict[str, Any] | None) -> "_Pause":
+        """Counts a wait that left the device idle: the step before, `pending`, was done when the batch came."""
+
+        def report(seconds: float) -> None:
+            if pending is None or pending["loss"].is_ready():
+                self._waited += seconds
+
+        return _Pause(report)
 
     def speeds(self) -> dict[str, float]:
         """Means since the last call."""

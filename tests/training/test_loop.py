@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -60,6 +62,15 @@ def run(config: Config, workdir: Path) -> tuple[dict[str, Any], str]:
 def curve(workdir: Path) -> list[tuple[int, str, float]]:
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [(row["step"], row["split"], row["loss"]) for row in rows]
+
+
+@pytest.mark.parametrize(("step_is_done", "share"), [(True, 1.0), (False, 0.0)])
+def test_waiting_for_data_is_what_leaves_the_device_idle(config: Config, step_is_done: bool, share: float) -> None:
+    meter = loop._Meter(ready(config))
+    pending: Any = {"loss": SimpleNamespace(is_ready=lambda: step_is_done)}
+    with meter.waiting_for_data(pending):
+        time.sleep(0.2)
+    assert meter.speeds()["input_wait_share"] == pytest.approx(share, abs=0.05)
 
 
 def test_a_run_learns_and_leaves_what_the_readme_says(config: Config, tmp_path: Path) -> None:
