@@ -12,6 +12,7 @@ from jaxlm.config import Config, DataSettings, Dtype
 from jaxlm.data.loader import Examples, make_batches
 from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
+from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, hub
 from jaxlm.parallel import distributed
 from jaxlm.parallel.mesh import compute_dtype, row_shards, row_slice, tokens_at_once
@@ -70,6 +71,13 @@ class Predictor:
         """The names of the model's classes."""
         return frozenset(self.config.id2label.values())
 
+    def _check_pairs(self, table: Table) -> None:
+        if self.config.facts.get("pairs") and table.pairs is None:
+            raise UserError(
+                f"{table.source}: the model was trained on pairs of texts, and here are single ones; which column is "
+                "the second text? --data.text_pair NAME (--text_pair beside each --text)"
+            )
+
     def _outputs(self, examples: Examples) -> tuple[Any, Any]:
         for remark in examples.remarks:
             log.info("%s: %s", examples.source, remark)
@@ -98,6 +106,7 @@ class Predictor:
 
     def predict(self, table: Table) -> Iterator[dict[str, Any]]:
         """One prediction for each row of a table, in order."""
+        self._check_pairs(table)
         examples, truncated = self.task.examples_to_predict(table.unlabelled())
         if truncated:
             log.warning("%s: %s", table.source, self.task.describe_cut(truncated))
@@ -106,6 +115,7 @@ class Predictor:
 
     def evaluate(self, table: Table) -> tuple[Metrics, int]:
         """The task's metrics over a table, exactly; and how many texts were cut."""
+        self._check_pairs(table)
         examples, truncated = self.task.examples(table)
         sums, outputs = self._outputs(examples)
         return self.task.metrics(sums, outputs, examples), truncated

@@ -3,9 +3,11 @@
 import contextlib
 import csv
 import gzip
+import itertools
 import json
 import lzma
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -13,6 +15,7 @@ from typing import IO, Any, NamedTuple
 from jaxlm.errors import UserError
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt")
+_LONGEST_FIELD = 1 << 28  # characters; the csv module's own limit is shorter than many a document
 _OPENERS: dict[str, Callable[[Path, str], Any]] = {".gz": gzip.open, ".xz": lzma.open}
 
 
@@ -129,7 +132,14 @@ def read_json(path: Path) -> Any:
 
 def _json(path: Path, splits: Sequence[str]) -> Iterator[Row]:
     """A list of rows, or an object of several lists by split, as CLINC150 comes (`train`, `oos_train`, `val`, ...)."""
-    content = read_json(path)
+    try:
+        content = read_json(path)
+    except UserError:
+        rows = list(itertools.islice(_jsonl(path), 2))
+        if any(row.problem for row in rows) or len(rows) < 2:
+            raise
+        yield from _jsonl(path)  # an object a line, as some sets are that are called .json
+        return
     parts = {"": content}
     if isinstance(content, dict):
         parts = {key: value for key, value in content.items() if key.removeprefix("oos_") in splits}
@@ -159,18 +169,32 @@ def _tsv(path: Path) -> Iterator[Row]:
 
 
 def _csv(path: Path) -> Iterator[Row]:
-    consumed: list[int] = []  # physical lines of the record at hand: a quoted field may span several
+    """Rows of values with commas between them, or with the semicolons or tabs of a first line without commas.
+
+    A quoted field may span several lines. Where that leads to no row, only the line on which the row began is left out,
+    and reading goes on with the next.
+    """
+    numbered = lines(path)
+    waiting: deque[tuple[int, str | None]] = deque(itertools.islice(numbered, 1))
+    first = waiting[0][1] or "" if waiting else ""
+    delimiter = next((sign for sign in ",\t;" if sign in first), ",")
+    consumed: list[tuple[int, str | None]] = []  # lines of the record at hand
     broken: list[int] = []
 
     def feed() -> Iterator[str]:
-        for number, line in lines(path):
+        while True:
+            item = waiting.popleft() if waiting else next(numbered, None)
+            if item is None:
+                return
+            number, line = item
             if line is None:
                 broken.append(number)
             else:
-                consumed.append(number)
+                consumed.append(item)
                 yield line + "\n"
 
-    reader = csv.reader(feed(), strict=True)
+    csv.field_size_limit(_LONGEST_FIELD)
+    reader = csv.reader(feed(), strict=True, delimiter=delimiter)
     while True:
         consumed.clear()
         try:
@@ -178,13 +202,16 @@ def _csv(path: Path) -> Iterator[Row]:
         except StopIteration:
             break
         except csv.Error as error:
-            yield Row(consumed[0] if consumed else 0, [], f"no csv: {error}")
+            spanned = "" if len(consumed) < 2 else f"; is a quote open? it would span {len(consumed)} lines"
+            yield Row(consumed[0][0] if consumed else 0, [], f"no csv: {error}{spanned}")
+            waiting.extendleft(reversed(consumed[1:]))
+            reader = csv.reader(feed(), strict=True, delimiter=delimiter)
             continue
         finally:
             yield from (Row(number, [], "not UTF-8") for number in broken)
             broken.clear()
         if values and consumed:
-            yield Row(consumed[0], values)
+            yield Row(consumed[0][0], values)
 
 
 def _jsonl(path: Path) -> Iterator[Row]:
@@ -215,3 +242,17 @@ def _parquet(path: Path) -> Iterator[Row]:
                     yield Row(number, value)
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path}: no parquet file ({str(error).splitlines()[0]})") from None
+
+
+def stated_names(path: Path) -> dict[str, list[str]]:
+    """The names of numbered columns, where the `datasets` library wrote a parquet file and noted them in it."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        noted = (pyarrow.parquet.read_schema(path).metadata or {}).get(b"huggingface", b"{}")
+        features = json.loads(noted).get("info", {}).get("features", {})
+        found = {name: {**feature, **feature.get("feature", {})} for name, feature in features.items()}
+    except (pyarrow.ArrowException, OSError, ValueError, AttributeError, TypeError):
+        return {}  # a note of another kind, or none: reading the rows says what is wrong with the file
+    return {name: list(feature["names"]) for name, feature in found.items() if isinstance(feature.get("names"), list)}

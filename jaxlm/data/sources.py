@@ -1,5 +1,7 @@
 """Where examples come from: a setting such as `train.tsv.xz`, `tfds:glue/sst2` or `docs:topics` becomes a `Table`."""
 
+import ast
+import contextlib
 import dataclasses
 import logging
 import math
@@ -12,6 +14,7 @@ import numpy as np
 from jaxlm.config import DataSettings
 from jaxlm.data import files
 from jaxlm.data.files import Row
+from jaxlm.data.header import looks_like_header
 from jaxlm.data.schemes import SCHEMES, SPLITS, is_scheme
 from jaxlm.errors import UserError
 
@@ -22,7 +25,7 @@ TEXT_NAMES = ("text", "sentence", "text_a", "sentence1", "question1", "premise",
               "#1 string")  # fmt: skip
 _PAIR_NAMES = ("text_pair", "text_b", "sentence2", "question2", "hypothesis", "#2 string")
 _LABEL_NAMES = ("label", "labels", "score", "similarity", "class", "category", "target", "intent", "sentiment", "topic",
-                "polarity", "stars", "relevance", "quality")  # fmt: skip
+                "polarity", "stars", "relevance", "quality", "gold_label", "is_duplicate")  # fmt: skip
 
 
 class ColumnNames(NamedTuple):
@@ -111,6 +114,9 @@ def read_table(
     else:
         columns = label_kind is not None or settings.text_pair is not None
         label_names, rows = None, files.read_rows(Path(spec), SPLITS[split], columns=columns)
+        if Path(spec).suffix.lower() == ".parquet":
+            return _table(spec, rows, files.stated_names(Path(spec)), settings, names, label_kind=label_kind,
+                          known_labels=known_labels)  # fmt: skip
         if running_text and files.data_format(Path(spec)) == ".txt":
             rows = (row for row in rows if row.problem or any(str(value).strip() for value in row.values))
     return _table(spec, rows, label_names, settings, names, label_kind=label_kind, known_labels=known_labels)
@@ -201,7 +207,7 @@ def rows_of_a_table(source: str, rows: Iterable[Row], settings: DataSettings, pr
 def _table(
     source: str,
     rows: Iterator[Row],
-    label_names: list[str] | None,
+    label_names: dict[str, list[str]] | list[str] | None,
     settings: DataSettings,
     usual: ColumnNames,
     *,
@@ -214,8 +220,10 @@ def _table(
     named = isinstance(good[0].values, dict)
     width = None if named else len(good[0].values)
     names: list[str | int] = list(good[0].values) if named else list(range(width or 0))
-    header = None
-    if not named and width != 1 and _has_header(good, settings, usual):
+    header, strange_names = None, False
+    if not named and not (has_header := _has_header(source, good, settings, usual)):
+        has_header = strange_names = looks_like_header(source, good, settings)
+    if not named and has_header:
         header = [str(value).strip() for value in good.pop(0).values]
         if not good:
             raise UserError(f"{source}: a header line and no rows")
@@ -223,10 +231,11 @@ def _table(
     text = columns.find("text", settings.text, usual.text)
     pair = columns.find("text_pair", settings.text_pair, usual.text_pair)
     label = columns.find("label", settings.label, usual.label) if labelled else None
-    in_order = usual.by_position and header is None and (width == 3 or (width == 2 and not labelled))
+    unnamed = not named and (header is None or strange_names)
+    in_order = usual.by_position and unnamed and (width == 3 or (width == 2 and not labelled))
     if in_order and (text, pair, label) == (None, None, None):
         text, pair, label = 0, 1, 2 if labelled else None
-    if label is None and text is None and header is None and not named and width == 2:
+    if label is None and text is None and unnamed and width == 2:
         text, guessed = _tell_apart(good, known_labels)
         label = guessed if labelled else None
     if labelled and label is None:
@@ -236,10 +245,11 @@ def _table(
         if len(rest) != 1:
             raise UserError(f"{source}: which column is the text? {columns.offer('text')}")
         text = rest[0]
-    table = Table(
-        source, [], [] if pair is not None else None, [] if labelled else None, [], label_names, problems.counts
-    )
-    _fill(table, good, text, pair, label, label_kind, problems)
+    columns.say({"text": text, "second text": pair, "label": label})
+    numbered = label_names.get(str(label)) if isinstance(label_names, dict) else None
+    classes = numbered if isinstance(label_names, dict) else label_names
+    table = Table(source, [], [] if pair is not None else None, [] if labelled else None, [], classes, problems.counts)
+    _fill(table, good, text, pair, label, label_kind, numbered or [], problems)
     if not len(table):
         raise UserError(f"{source}: no usable row ({problems.counts})")
     if problems.counts:
@@ -249,8 +259,10 @@ def _table(
 
 
 def _fill(
-    table: Table, rows: Iterable[Row], text: Any, pair: Any, label: Any, kind: LabelKind | None, problems: Problems
-) -> None:
+    table: Table, rows: Iterable[Row], text: Any, pair: Any, label: Any, kind: LabelKind | None,
+    numbered: list[str], problems: Problems,
+) -> None:  # fmt: skip
+    """Puts rows into a table. `numbered` are the names of classes, where the label column holds their numbers."""
     for row in rows:
         try:
             cells = [None if column is None else row.values[column] for column in (text, pair, label)]
@@ -270,7 +282,7 @@ def _fill(
             continue
         if table.labels is not None and kind is not None:
             try:
-                table.labels.append(_label(cells[2], kind))
+                table.labels.append(_label(_by_number(cells[2], numbered), kind))
             except ValueError as error:
                 problems.report(row, *error.args)
                 continue
@@ -280,13 +292,24 @@ def _fill(
             table.pairs.append(strings[1])
 
 
+def _by_number(cell: Any, names: list[str]) -> Any:
+    """A number, or numbers, as the names of classes; -1 is no class, as the `datasets` library has it."""
+    if isinstance(cell, list):
+        return [_by_number(item, names) for item in cell]
+    if not names or not isinstance(cell, int) or cell >= len(names):
+        return cell
+    return names[cell] if cell >= 0 else None
+
+
 def _label(cell: Any, kind: LabelKind) -> Any:
     """The label in a cell; `ValueError(problem, detail)` where it holds none of this kind."""
     if kind == "set":
-        names = cell if isinstance(cell, list) else str("" if cell is None else cell).split(",")
-        return tuple(dict.fromkeys(name for item in names if (name := label_name(item))))
+        names = [name for item in _items(cell) if (name := label_name(item))]
+        if set(names) <= {"0", "1"} and len(set(names)) < len(names):
+            raise ValueError("0 or 1 for each label; a list of those that apply is meant", f" ({cell!r})")
+        return tuple(dict.fromkeys(names))
     name = label_name(cell)
-    if cell is None or not name:
+    if cell is None or name in ("", "-"):  # SNLI's - is where its annotators did not agree
         raise ValueError("no label")
     if isinstance(cell, (list, dict)):
         raise ValueError("a label that is neither name nor number", f" ({cell!r})")
@@ -301,18 +324,33 @@ def _label(cell: Any, kind: LabelKind) -> Any:
     return number
 
 
+def _items(cell: Any) -> list[Any]:
+    """The labels in a cell: a list, also one that a csv holds as text, or text with commas; of an object with true and
+    false, or 1 and 0, for each label, those that apply."""
+    if isinstance(cell, str) and cell.strip().startswith("["):
+        with contextlib.suppress(ValueError, SyntaxError):
+            cell = ast.literal_eval(cell.strip())
+    if isinstance(cell, dict):
+        if not all(value in (0, 1) for value in cell.values()):
+            raise ValueError("labels that are an object with other values than true and false", f" ({cell!r})")
+        return [name for name, applies in cell.items() if applies]
+    return cell if isinstance(cell, list) else str("" if cell is None else cell).split(",")
+
+
 def label_name(cell: Any) -> str:
     """A cell as a label's name: whole numbers without a decimal point."""
     return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
 
 
-def _has_header(rows: Sequence[Row], settings: DataSettings, usual: ColumnNames) -> bool:
+def _has_header(source: str, rows: Sequence[Row], settings: DataSettings, usual: ColumnNames) -> bool:
     if settings.header != "auto":
         return settings.header == "yes"
     first = {str(value).strip().lower() for value in rows[0].values}
     asked = {
         name.lower() for name in (settings.text, settings.text_pair, settings.label) if name and not name.isdigit()
     }
+    if len(rows[0].values) == 1:  # any line of a txt file may be a text
+        return bool(asked & first) or bool({".csv", ".tsv"} & set(Path(source).suffixes) and first & set(usual.text))
     if usual.by_position:
         return bool(asked & first) or sum(bool(first & set(names)) for names in usual[:3]) >= 2
     if len(first & {*usual.text, *usual.text_pair}) >= 2:
@@ -351,6 +389,13 @@ class Columns:
             raise UserError(f"{self.source}: --data.{setting} {asked}: no such column. {self.offer(setting)}")
         lowered = {name.lower(): column for name, column in self.by_name.items()}
         return next((lowered[name] for name in usual if name in lowered), None)
+
+    def say(self, chosen: dict[str, str | int | None]) -> None:
+        """Says which columns serve what, where others do not."""
+        names = {column: name for name, column in self.by_name.items()}
+        if unused := [str(names.get(column, column)) for column in self.columns if column not in chosen.values()]:
+            used = [f"{what} {names.get(column, column)}" for what, column in chosen.items() if column is not None]
+            log.info("%s: columns: %s; not used: %s", self.source, ", ".join(used), ", ".join(unused))
 
     def offer(self, setting: str) -> str:
         names = ", ".join(self.by_name)

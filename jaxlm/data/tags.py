@@ -1,9 +1,10 @@
 """Tags of words, such as `B-PER I-PER O`, and the entities that they mark.
 
 Four schemes are in use. IOB2 starts every entity with B-; IOB1, CoNLL-2003's own, only one that follows another of its
-type; IOBES also marks the last word (E-) and the only one (S-), which BILOU calls L- and U-. All are read by the rules
-of the shared tasks' script conlleval (https://www.clips.uantwerpen.be/conll2000/chunking/conlleval.txt), with seqeval's
-for E- and S-; to them no sequence is ill-formed: an I- that nothing started starts an entity.
+type; IOBES also marks the last word (E-) and the only one (S-), which BILOU calls L- and U-; BMES, for Chinese, writes
+M- for I-. All are read by the rules of the shared tasks' script conlleval
+(https://www.clips.uantwerpen.be/conll2000/chunking/conlleval.txt), with seqeval's for E- and S-; to them no sequence is
+ill-formed: an I- that nothing started starts an entity.
 """
 
 import re
@@ -14,7 +15,7 @@ from jaxlm.errors import UserError
 
 OUTSIDE = "O"
 SCHEMES = ("IOB2", "IOB1", "IOBES", "BILOU")
-_TAG = re.compile(r"O|[BIESLU]-.+", re.DOTALL)
+_TAG = re.compile(r"O|[BIESLUM]-.+", re.DOTALL)
 _TO_IOBES = {"L": "E", "U": "S"}
 _TO_BILOU = {"E": "L", "S": "U"}
 
@@ -89,6 +90,7 @@ def as_iob2(source: str, places: Sequence[str], sequences: Sequence[Sequence[str
     Raises:
       UserError: the file mixes IOBES with BILOU.
     """
+    sequences = [[f"I{tag[1:]}" if tag.startswith("M-") else tag for tag in tags] for tags in sequences]
     ends: dict[str, str] = {}  # scheme -> where its own prefixes were met first
     for place, tags in zip(places, sequences, strict=True):
         prefixes = {tag[0] for tag in tags}

@@ -9,6 +9,7 @@ from typing import Any
 from jaxlm.config import DataSettings
 from jaxlm.data import files
 from jaxlm.data.files import Row
+from jaxlm.data.header import is_number, looks_like_header
 from jaxlm.data.schemes import SPLITS, is_scheme, scheme_rows
 from jaxlm.data.sources import Columns, Problems, Table, label_name, rows_of_a_table
 from jaxlm.errors import UserError
@@ -39,7 +40,7 @@ def read_groups(spec: str, split: str, settings: DataSettings, *, labelled: bool
       UserError: no such data, no such column, or (unless `settings.bad_rows` is "skip") a row that cannot be read.
     """
     problems = Problems(spec, settings.bad_rows)
-    rows = scheme_rows(spec, split) if is_scheme(spec) else files.read_rows(Path(spec), SPLITS[split])
+    rows = scheme_rows(spec, split) if is_scheme(spec) else files.read_rows(Path(spec), SPLITS[split], columns=labelled)
     good = rows_of_a_table(spec, rows, settings, problems)
     columns, named = _columns(spec, good, settings)
     first = columns.find("text", settings.text, _FIRST)
@@ -50,7 +51,7 @@ def read_groups(spec: str, split: str, settings: DataSettings, *, labelled: bool
     if not named and found == (None,) * 4 and len(columns.columns) <= 3:
         first, second, third = [*columns.columns, None, None][:3]
         if labelled and third is not None:
-            negative, score = (None, third) if all(_is_number(list(row.values)[2]) for row in good) else (third, None)
+            negative, score = (None, third) if all(is_number(list(row.values)[2]) for row in good) else (third, None)
     if first is None and second is None and len(columns.columns) == 1:
         first = columns.columns[0]
     if first is None:
@@ -59,6 +60,7 @@ def read_groups(spec: str, split: str, settings: DataSettings, *, labelled: bool
         raise UserError(f"{spec}: which column is the second text? {columns.offer('text_pair')}")
     if len(chosen := [column for column in (first, second, negative, score) if column is not None]) > len(set(chosen)):
         raise UserError(f"{spec}: a column is chosen twice. {columns.offer('text')}")
+    columns.say({"text": first, "second text": second, "negative": negative, "score": score})
     table = _table(spec, good, (first, second, negative), score, problems)
     if not len(table):
         raise UserError(f"{spec}: no usable row ({problems.counts})")
@@ -81,20 +83,13 @@ def _columns(spec: str, rows: list[Row], settings: DataSettings) -> tuple[Column
     header = settings.header == "yes"
     if settings.header == "auto":
         header = bool(asked & set(cells)) or sum(cell.lower() in usual for cell in cells) >= 2
-    if not header:
+    strange_names = not header and looks_like_header(spec, rows, settings)
+    if not header and not strange_names:
         return Columns(spec, names, None, settings), False
     rows.pop(0)
     if not rows:
         raise UserError(f"{spec}: a header line and no rows")
-    return Columns(spec, names, cells, settings), True
-
-
-def _is_number(cell: Any) -> bool:
-    try:
-        float(cell)
-    except (TypeError, ValueError):
-        return False
-    return True
+    return Columns(spec, names, cells, settings), not strange_names
 
 
 def _table(spec: str, rows: Iterable[Row], texts: tuple[Any, Any, Any], score: Any, problems: Problems) -> Table:

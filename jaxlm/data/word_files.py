@@ -44,9 +44,11 @@ def read_words(spec: str, split: str, settings: DataSettings, *, tags: bool, int
         sentences = _directory(path, split, tags=tags, intents=intents)
     elif not path.exists() and ":" in spec:
         raise UserError(f"{spec}: no such file, and no kind of data: tfds:NAME and hf:NAME are")
-    elif (suffix := _suffix(path)) in _ROW_FORMATS or (suffix in _PLAIN_FORMATS and not (tags or intents)):
+    elif (suffix := _suffix(path)) in _ROW_FORMATS or (
+        suffix in _PLAIN_FORMATS and not (tags or intents) and not _tag_columns(path)
+    ):
         rows = files.read_rows(path, SPLITS[split])
-        names = _stated_names(path) if suffix == ".parquet" else {}
+        names = files.stated_names(path) if suffix == ".parquet" else {}
         sentences = _rows(spec, rows, settings, names, tags=tags, intents=intents)
     elif path.name == "seq.in" and not (tags or intents):
         sentences = _lists_of_words(path)
@@ -84,6 +86,8 @@ def _columns(path: Path, settings: DataSettings, *, tags: bool) -> Iterator[Sent
     """The sentences of a CoNLL file: a word a line, columns parted by tabs or spaces, sentences by blank lines."""
     word_column = _position(path, "words", settings.words, 0)
     tag_column = _position(path, "tags", settings.tags, -1)
+    if tags and settings.tags is None and len(found := _tag_columns(path)) == 1 and found[0] == word_column:
+        raise UserError(f"{path}: its first column holds the tags, as it seems: --data.tags 0 --data.words 1")
     width = 0
     for blank, group in itertools.groupby(files.lines(path), lambda item: item[1] is not None and _is_break(item[1])):
         if blank:
@@ -93,6 +97,8 @@ def _columns(path: Path, settings: DataSettings, *, tags: bool) -> Iterator[Sent
         cells: list[list[str]] = []
         for number, line in sentence:
             values = [] if line is None else _cells(line)
+            if line and not cells and line[:2] in ("# ", "#\t") and len(values) != width:
+                continue  # a comment ahead of a sentence; the word # has its columns
             width = width or len(values)
             if line is None:
                 problem = Sentence(Row(number, []), problem="not UTF-8")
@@ -112,11 +118,23 @@ def _columns(path: Path, settings: DataSettings, *, tags: bool) -> Iterator[Sent
             if problem is not None:
                 break
             cells.append(values)
+        if not cells and problem is None:  # comments alone
+            continue
         first = Row(sentence[0][0], [])
         yield problem or Sentence(
             first, [values[word_column] for values in cells],
             [values[tag_column] for values in cells] if tags else None, stray=stray,
         )  # fmt: skip
+
+
+def _tag_columns(path: Path) -> list[int]:
+    """Columns of a CoNLL file that hold tags such as O and B-PER, and nothing else, in the lines at its head."""
+    head = [line for _, line in itertools.islice(files.lines(path), 500) if line and not _is_break(line)]
+    rows = [_cells(line) for line in head if line[:2] not in ("# ", "#\t")]
+    if not rows or len(rows[0]) < 2 or any(len(row) != len(rows[0]) for row in rows):
+        return []
+    columns = enumerate(zip(*rows, strict=True))
+    return [place for place, cells in columns if all(map(is_tag, cells)) and any(cell != "O" for cell in cells)]
 
 
 def _is_break(line: str) -> bool:
@@ -256,20 +274,6 @@ def _sentence(row: Row, values: dict[Any, Any], columns: dict[str, Any], names: 
             return Sentence(row, problem="an intent that is no name", detail=f" ({_short(cell)})")
         intent = "" if cell is None else str(cell).strip()
     return Sentence(row, words, tags, intent, stray=_stray(row, tags or []))
-
-
-def _stated_names(path: Path) -> dict[str, list[str]]:
-    """The names of numbered columns, where the `datasets` library wrote a parquet file and noted them in it."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        noted = (pyarrow.parquet.read_schema(path).metadata or {}).get(b"huggingface", b"{}")
-        features = json.loads(noted).get("info", {}).get("features", {})
-        found = {name: {**feature, **feature.get("feature", {})} for name, feature in features.items()}
-    except (pyarrow.ArrowException, OSError, ValueError, AttributeError, TypeError):
-        return {}  # a note of another kind, or none: reading the rows says what is wrong with the file
-    return {name: list(feature["names"]) for name, feature in found.items() if isinstance(feature.get("names"), list)}
 
 
 def _short(value: Any) -> str:

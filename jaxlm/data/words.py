@@ -49,7 +49,7 @@ class Sentence(NamedTuple):
     # tags of the source are such
 
 
-NO_TAG = "a tag that is neither O nor a type after B-, I- (or E-, S-, L-, U-), amid tags that are"
+NO_TAG = "a tag that is neither O nor a type after B-, I- (or E-, S-, L-, U-, M-), amid tags that are"
 
 
 def word_table(source: str, sentences: Iterable[Sentence], bad_rows: str, *, tags: bool, intents: bool) -> WordTable:

@@ -14,7 +14,7 @@ from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig
 from jaxlm.tasks.base import Metrics
-from jaxlm.tasks.sequence import SequenceTask
+from jaxlm.tasks.sequence import SequenceTask, listing
 
 
 def label_names(table: Table, out_of_scope: str | None = None) -> list[str]:
@@ -40,10 +40,6 @@ def model_labels(shape: BertConfig, labels: list[str]) -> list[str]:
     """`labels` in the order of the model's own, where it knows exactly these."""
     own = list(shape.id2label.values())
     return own if sorted(own) == sorted(labels) else labels
-
-
-def listing(names: list[str], most: int = 20) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 _NONE_OF_THEM = -1

@@ -14,6 +14,10 @@ from jaxlm.tasks.base import DeviceBatch, Outputs, Task
 from jaxlm.training.flops import train_flops
 
 
+def listing(names: list[str], most: int = 20) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 class SequenceTask(Task):
     """`BertForSequenceClassification`, whatever its outputs mean."""
 
@@ -36,8 +40,13 @@ class SequenceTask(Task):
             targets = {"labels": values}
         return Examples(
             encoded.input_ids, encoded.token_type_ids, encoded.offsets, targets, table.places, table.source,
-            records=table,
+            records=table, remarks=self.remarks() if training else (),
         ), encoded.truncated  # fmt: skip
+
+    def remarks(self) -> tuple[str, ...]:
+        """What is said of the training data beside its size: names of classes show whether they were read aright."""
+        labels: list[str] = getattr(self, "labels", [])
+        return (f"{len(labels)} labels: {listing(labels, 10)}",) if labels else ()
 
     def logits(self, model: Any, batch: DeviceBatch, dropout_key: jax.Array | None) -> jax.Array:
         """`[rows, slots, outputs]`."""

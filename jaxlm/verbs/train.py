@@ -1,7 +1,9 @@
 """`python -m jaxlm train CONFIG`: trains, evaluates and writes a model."""
 
+import dataclasses
 import signal
 from pathlib import Path
+from typing import Any
 
 from jaxlm.config import Config, MeshSettings
 from jaxlm.config_changes import flatten
@@ -28,11 +30,13 @@ def run(arguments: list[str]) -> int:
     except UserError:
         distributed.join(MeshSettings())  # other hosts may have the file, and are not to wait for this one
         raise
-    config = parse(Config, rest, f"python -m jaxlm train {path}", given)
+    config, left_out = _own_data(parse(Config, rest, f"python -m jaxlm train {path}", given), given)
     validate(config)
     distributed.join(config.mesh)
     _check_files(config)
     console = start_jax(config.mesh)
+    for line in left_out:
+        console.say(line)
 
     from jaxlm.training.dry_run import dry_run
     from jaxlm.training.run import run as run_config
@@ -46,6 +50,24 @@ def run(arguments: list[str]) -> int:
         console.say(str(stop))
         return PREEMPTED if stop.signal_number == signal.SIGTERM else 128 + stop.signal_number
     return 0
+
+
+def _own_data(config: Config, given: Config) -> tuple[Config, list[str]]:
+    """The dev and test split of a preset's data set are not those of a person's own training data: they are left out,
+    unless they are asked for with the split's name. Returns what is to be said of it, too."""
+    from jaxlm.data.schemes import is_scheme
+
+    own, theirs = config.data.train, given.data.train
+    if own == theirs or own is None or is_scheme(own) or theirs is None or not is_scheme(theirs):
+        return config, []
+    said = []
+    for split in ("dev", "test"):
+        spec = getattr(config.data, split)
+        if spec is not None and spec == getattr(given.data, split) and spec.split(":")[:2] == theirs.split(":")[:2]:
+            none: dict[str, Any] = {split: None}
+            config = dataclasses.replace(config, data=dataclasses.replace(config.data, **none))
+            said.append(f"--data.train is your own, so the preset's --data.{split} {spec} is left out")
+    return config, said
 
 
 def _check_files(config: Config) -> None:

@@ -28,9 +28,8 @@ from jaxlm.config import (
     Part,
     TrainSettings,
     as_part,
-    changes,
-    flatten,
 )
+from jaxlm.config_changes import changes, flatten
 from jaxlm.config_checks import validate
 from jaxlm.console import Console
 from jaxlm.data.part_batches import of_part

@@ -1,0 +1,208 @@
+"""Files as public data sets are laid out: what is in them is read, or said not to be; nothing is silently lost."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from jaxlm.config import DataSettings
+from jaxlm.data.sources import Table
+from jaxlm.errors import UserError
+from jaxlm.tasks import TASKS
+
+
+def write(path: Path, content: str) -> Path:
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+def read(task: str, path: Path, *, labelled: bool = True, **settings: Any) -> Any:
+    return TASKS[task].read(str(path), "train", DataSettings(**settings), labelled=labelled)
+
+
+def shown(table: Table) -> list[tuple[Any, ...]]:
+    parts = (table.texts, table.pairs, table.labels)
+    return list(zip(*(part for part in parts if part is not None), strict=True))
+
+
+MESSAGES = [("ham" if n % 3 else "spam", f"message number {n}, with a comma") for n in range(12)]
+
+
+def test_names_that_nobody_knows_are_no_row(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sms = "v1,v2\n" + "".join(f'{label},"{text}"\n' for label, text in MESSAGES)
+    with caplog.at_level(logging.INFO, "jaxlm"):
+        found = shown(read("classification", write(tmp_path / "spam.csv", sms)))
+    assert found == [(text, label) for label, text in MESSAGES]
+    assert "the first line is taken for names of columns: v1, v2 (a row? --data.header no)" in caplog.text
+    assert len(shown(read("classification", tmp_path / "spam.csv", header="no"))) == 13
+
+
+def test_positions_do_not_make_a_row_of_the_names(tmp_path: Path) -> None:
+    kinds = ("NEUTRAL", "ENTAILMENT", "CONTRADICTION")
+    rows = [f"{n}\tA man no. {n}\tA woman no. {n}\t{kinds[n % 3]}\t{n / 3:.1f}" for n in range(30)]
+    sick = write(tmp_path / "SICK.txt", "pair_ID\tA\tB\tjudgment_\trelated_\n" + "\n".join(rows))
+    table = read("classification", sick, text="1", text_pair="2", label="3")
+    assert (len(table), table.known_labels) == (30, set(kinds))
+    assert len(read("embedding", sick, text="1", text_pair="2", label="4")) == 30
+    rated = read("regression", sick, text="1", text_pair="2", label="4")
+    assert rated.labels[:3] == [0.0, 0.3, 0.7]
+
+
+def test_scores_below_a_name_are_no_texts(tmp_path: Path) -> None:
+    rows = [f"left {n}\tright {n}\t{n / 2}" for n in range(10)]
+    path = write(tmp_path / "pairs.tsv", "one\tother\tgold\n" + "\n".join(rows) + "\n")
+    table = read("embedding", path)
+    assert (len(table), table.negatives, table.labels[1]) == (10, None, "0.5")
+
+
+@pytest.mark.parametrize("first", ["hello there,greeting", "a,greeting"])
+def test_a_first_row_is_no_header_where_its_label_occurs_again(tmp_path: Path, first: str) -> None:
+    rows = [f"text {n},{('greeting', 'other')[n % 2]}" for n in range(12)]
+    path = write(tmp_path / "a.csv", "\n".join([first, *rows]))
+    assert len(read("classification", path)) == 13
+
+
+def test_a_long_first_row_is_no_header_though_its_label_is_rare(tmp_path: Path) -> None:
+    rows = [f"text {n},{('greeting', 'other')[n % 2]}" for n in range(12)]
+    path = write(tmp_path / "a.csv", "\n".join(["could you please tell me what this is,rare", *rows]))
+    assert len(read("classification", path)) == 13
+
+
+def test_a_single_column_may_have_a_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "reviews.csv", 'review\n"Hi, ""x""\nthere"\nok\n')
+    expected = [('Hi, "x"\nthere',), ("ok",)]
+    assert shown(read("classification", path, labelled=False)) == expected
+    odd = write(tmp_path / "odd.csv", 'verbatim\n"Hi, ""x""\nthere"\nok\n')
+    assert shown(read("classification", odd, labelled=False, header="yes")) == expected
+    assert shown(read("classification", odd, labelled=False, text="verbatim")) == expected
+    assert len(shown(read("classification", odd, labelled=False))) == 3
+    lines = write(tmp_path / "lines.txt", "review\nok\n")
+    assert len(shown(read("classification", lines, labelled=False))) == 2
+
+
+def test_columns_that_serve_nothing_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{"question": f"is {n} even", "passage": "numbers", "label": n % 2} for n in range(4)]
+    path = write(tmp_path / "boolq.jsonl", "\n".join(map(json.dumps, rows)))
+    with caplog.at_level(logging.INFO, "jaxlm"):
+        read("classification", path)
+    assert "columns: text question, label label; not used: passage" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ([3, 17], ("3", "17")),
+        ("joy, love", ("joy", "love")),
+        ("['joy', 'love']", ("joy", "love")),
+        ("[]", ()),
+        ({"toxic": 1, "insult": 0, "threat": True}, ("toxic", "threat")),
+        ([0, 1], ("0", "1")),
+    ],
+)
+def test_sets_of_labels_come_in_many_forms(tmp_path: Path, cell: Any, expected: tuple[str, ...]) -> None:
+    rows = [{"text": "a", "labels": cell}, {"text": "b", "labels": ["joy"]}]
+    path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
+    assert read("multi_label", path).labels == [expected, ("joy",)]
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [([0, 1, 0], "0 or 1 for each label; a list of those"), ({"toxic": 0.7}, "other values than true and false")],
+)
+def test_a_number_for_each_label_is_refused(tmp_path: Path, cell: Any, reason: str) -> None:
+    path = write(tmp_path / "a.jsonl", json.dumps({"text": "a", "labels": cell}))
+    with pytest.raises(UserError, match=f"line 1: .*{reason}"):
+        read("multi_label", path)
+
+
+def test_a_dash_is_no_label(tmp_path: Path) -> None:
+    rows = [{"gold_label": label, "sentence1": "a", "sentence2": "b"} for label in ("neutral", "-", "entailment")]
+    path = write(tmp_path / "snli.jsonl", "\n".join(map(json.dumps, rows)))
+    with pytest.raises(UserError, match="line 2: no label"):
+        read("classification", path)
+    table = read("classification", path, bad_rows="skip")
+    assert (table.labels, table.skipped) == (["neutral", "entailment"], {"no label": 1})
+
+
+def test_a_quote_that_is_not_closed_costs_its_own_line(tmp_path: Path) -> None:
+    rows = [f"text {n},{n % 2}" for n in range(30)]
+    rows[4] = '"Wow ...,1'
+    path = write(tmp_path / "a.csv", "text,label\n" + "\n".join(rows) + "\n")
+    with pytest.raises(UserError, match=r"line 6: no csv: .*is a quote open\? it would span 26 lines"):
+        read("classification", path)
+    table = read("classification", path, bad_rows="skip")
+    assert table.texts == [f"text {n}" for n in range(30) if n != 4]
+    assert sum(table.skipped.values()) == 1
+
+
+@pytest.mark.parametrize("sign", ["\t", ";"])
+def test_a_csv_may_have_other_signs_than_commas(tmp_path: Path, sign: str) -> None:
+    path = write(tmp_path / "a.csv", f"text{sign}label\n" + "".join(f"a, b{sign}{n}\n" for n in range(3)))
+    assert shown(read("classification", path)) == [("a, b", "0"), ("a, b", "1"), ("a, b", "2")]
+
+
+def test_a_long_document_is_a_field(tmp_path: Path) -> None:
+    text = "word " * 40_000
+    path = write(tmp_path / "a.csv", f"text,label\n{text},1\nb,2\n")
+    assert read("classification", path).texts == [text.strip(), "b"]
+
+
+def test_an_object_a_line_may_be_called_json(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.json", '{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n')
+    assert shown(read("classification", path)) == [("a", "x"), ("b", "y")]
+
+
+@pytest.mark.parametrize(
+    ("task", "column", "expected"),
+    [
+        ("classification", [1, 0], ["Sports", "World"]),
+        ("multi_label", [[1], [0, 1]], [("Sports",), ("World", "Sports")]),
+    ],
+)
+def test_parquet_of_the_datasets_library_names_its_classes(
+    tmp_path: Path, task: str, column: list[Any], expected: list[Any]
+) -> None:
+    feature: dict[str, Any] = {"names": ["World", "Sports"], "_type": "ClassLabel"}
+    if task == "multi_label":
+        feature = {"feature": feature, "_type": "Sequence"}
+    note = json.dumps({"info": {"features": {"text": {"dtype": "string", "_type": "Value"}, "label": feature}}})
+    table = pyarrow.table({"text": ["a", "b"], "label": column}).replace_schema_metadata({"huggingface": note})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    found = read(task, tmp_path / "a.parquet")
+    assert (found.labels, found.label_names) == (expected, ["World", "Sports"])
+
+
+NER = "EU B-ORG\nrejects O\nGerman B-MISC\n\nPeter B-PER\nBlackburn I-PER\n"
+
+
+@pytest.mark.parametrize("name", ["wikigold.conll.txt", "test.tsv", "eng.testa"])
+def test_predict_reads_tagged_files_as_training_does(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, NER)
+    assert read("token_classification", path, labelled=False).words == read("token_classification", path).words
+    text = write(tmp_path / "plain.txt", "EU rejects German call\nPeter Blackburn\n")
+    assert len(read("token_classification", text, labelled=False)) == 2
+
+
+def test_tags_ahead_of_words_are_not_taken_for_words(tmp_path: Path) -> None:
+    path = write(tmp_path / "movies.bio", "O\tfilms\nO\tby\nB-ACTOR\ttom\nI-ACTOR\thanks\n\nO\tfilms\nB-YEAR\t1999\n")
+    with pytest.raises(UserError, match=r"--data\.tags 0 --data\.words 1"):
+        read("token_classification", path)
+    assert read("token_classification", path, tags="0", words="1").words[0] == ["films", "by", "tom", "hanks"]
+
+
+def test_comments_of_conll_files_are_no_words(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.conll", "# id 1\n# text = # EU\n# O\nEU B-ORG\n\n# id 2\nPeter B-PER\n")
+    table = read("token_classification", write(tmp_path / "b.conll", "EU B-ORG\n# O\n\n# id 2 x\nPeter B-PER\n"))
+    assert table.words == [["EU", "#"], ["Peter"]]
+    assert read("token_classification", path).words[-1] == ["Peter"]
+
+
+def test_bmes_marks_entities(tmp_path: Path) -> None:
+    path = write(tmp_path / "resume.bmes", "高 B-NAME\n大 M-NAME\n勇 E-NAME\n在 O\n京 S-LOC\n")
+    table = read("token_classification", path)
+    assert table.tags == [["B-NAME", "I-NAME", "I-NAME", "O", "B-LOC"]]
+    assert table.remarks == ("tags in IOBES, taken as IOB2",)
