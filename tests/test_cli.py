@@ -1,23 +1,28 @@
 """The command line as a person meets it: wrong input first."""
 
+import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from jaxlm import cli
+from jaxlm import cli, flags
+from jaxlm.config import Config
 from jaxlm.errors import NonFiniteLoss, UserError
 from jaxlm.models import BertConfig
 from jaxlm.parallel import distributed
 from jaxlm.verbs import env
+from jaxlm.verbs.train import _own_data
 
 PRESET = """
 from jaxlm.config import Config, DataSettings, MeshSettings, ModelSettings, OptimSettings, TrainSettings
@@ -48,6 +53,37 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, sentence
     test = ["--data.test", str(sentences["test"])]
     assert cli.main(["train", str(folder / "preset.py"), "--workdir", str(folder / "run"), *test]) == 0
     return folder / "run"
+
+
+def test_a_model_of_pairs_judges_no_single_texts(
+    trained: Path, sentences: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(trained / "model", model)
+    config = json.loads((model / "config.json").read_text())
+    config["jaxlm"]["pairs"] = True
+    (model / "config.json").write_text(json.dumps(config))
+    evaluate = ["evaluate", str(model), "--data.test", str(sentences["test"])]
+    for command in (["predict", str(model), "--text", "a"], evaluate):
+        assert cli.main(command) == 2
+        assert "trained on pairs of texts, and here are single ones" in capsys.readouterr().err
+    assert cli.main(["predict", str(model), "--text", "a", "--text_pair", "b"]) == 0
+
+
+def test_a_presets_test_set_is_not_that_of_own_training_data() -> None:
+    def change(config: Config, **data: Any) -> Config:
+        return dataclasses.replace(config, data=dataclasses.replace(config.data, **data))
+
+    given = flags.preset("configs/conll2003.py")
+    own = change(given, train="mine.txt", dev="mine_too.txt")
+    config, said = _own_data(own, given)
+    assert (config.data.train, config.data.dev, config.data.test) == ("mine.txt", "mine_too.txt", None)
+    assert said == ["--data.train is your own, so the preset's --data.test tfds:conll2003 is left out"]
+    asked = change(own, test="tfds:conll2003:test")
+    assert _own_data(asked, given) == (asked, [])
+    assert _own_data(given, given) == (given, [])
+    other = flags.preset("configs/embeddings_nli.py")  # its dev set is of another kind than its training data
+    assert _own_data(change(other, train="mine.csv"), other)[0].data.dev == other.data.dev
 
 
 @pytest.mark.parametrize(
