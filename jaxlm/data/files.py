@@ -6,6 +6,7 @@ import gzip
 import itertools
 import json
 import lzma
+import re
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -176,7 +177,7 @@ def _csv(path: Path) -> Iterator[Row]:
     """
     numbered = lines(path)
     waiting: deque[tuple[int, str | None]] = deque(itertools.islice(numbered, 1))
-    first = waiting[0][1] or "" if waiting else ""
+    first = re.sub('"[^"]*"?', "", (waiting[0][1] or "") if waiting else "")
     delimiter = next((sign for sign in ",\t;" if sign in first), ",")
     consumed: list[tuple[int, str | None]] = []  # lines of the record at hand
     broken: list[int] = []

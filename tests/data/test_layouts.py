@@ -145,6 +145,11 @@ def test_a_csv_may_have_other_signs_than_commas(tmp_path: Path, sign: str) -> No
     assert shown(read("classification", path)) == [("a, b", "0"), ("a, b", "1"), ("a, b", "2")]
 
 
+def test_signs_within_quotes_part_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", '"a; b"\n"c, d; e"\n')
+    assert shown(read("classification", path, labelled=False)) == [("a; b",), ("c, d; e",)]
+
+
 def test_a_long_document_is_a_field(tmp_path: Path) -> None:
     text = "word " * 40_000
     path = write(tmp_path / "a.csv", f"text,label\n{text},1\nb,2\n")
