@@ -3,24 +3,28 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from jaxlm.config import Config, Part, Stage
 
 
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """A config's settings by dotted name."""
-    flat: dict[str, Any] = {}
+def _walk(value: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, Any]]:
+    """(dotted name, field, value) of each setting."""
     for item in dataclasses.fields(value):
         child = getattr(value, item.name)
         if dataclasses.is_dataclass(child):
-            flat |= flatten(child, f"{prefix}{item.name}.")
+            yield from _walk(child, f"{prefix}{item.name}.")
         elif isinstance(child, tuple) and child and dataclasses.is_dataclass(child[0]):
             for number, part in enumerate(child):
-                flat |= flatten(part, f"{prefix}{item.name}.{number}.")
+                yield from _walk(part, f"{prefix}{item.name}.{number}.")
         else:
-            flat[prefix + item.name] = list(child) if isinstance(child, tuple) else child
-    return flat
+            yield prefix + item.name, item, child
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """A config's settings by dotted name."""
+    return {name: list(child) if isinstance(child, tuple) else child for name, _, child in _walk(value, prefix)}
 
 
 _NOT_COMPARED = ("workdir", "dry_run")
@@ -51,18 +55,8 @@ def _defaults(config: Config) -> dict[str, Any]:
     return defaults
 
 
-def _resume_policies(value: Any, prefix: str = "") -> dict[str, str]:
-    policies: dict[str, str] = {}
-    for item in dataclasses.fields(value):
-        child = getattr(value, item.name)
-        if dataclasses.is_dataclass(child):
-            policies |= _resume_policies(child, f"{prefix}{item.name}.")
-        elif isinstance(child, tuple) and child and dataclasses.is_dataclass(child[0]):
-            for number, part in enumerate(child):
-                policies |= _resume_policies(part, f"{prefix}{item.name}.{number}.")
-        else:
-            policies[prefix + item.name] = item.metadata.get("resume", "refuse")
-    return policies
+def _resume_policies(config: Config) -> dict[str, str]:
+    return {name: item.metadata.get("resume", "refuse") for name, item, _ in _walk(config)}
 
 
 def fingerprint(config: Config) -> str:

@@ -16,11 +16,12 @@ import jax
 import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from jaxlm import cli, flags
+from jaxlm import cli, flags, predict
 from jaxlm.config import Config
 from jaxlm.errors import NonFiniteLoss, UserError
 from jaxlm.models import BertConfig
 from jaxlm.parallel import distributed
+from jaxlm.parallel.mesh import make_mesh
 from jaxlm.verbs import env
 from jaxlm.verbs.train import _own_data
 
@@ -53,6 +54,37 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, sentence
     test = ["--data.test", str(sentences["test"])]
     assert cli.main(["train", str(folder / "preset.py"), "--workdir", str(folder / "run"), *test]) == 0
     return folder / "run"
+
+
+@pytest.mark.parametrize("verb", ["predict", "evaluate"])
+def test_verbs_compute_in_the_dtype_that_they_are_told(
+    trained: Path, sentences: dict[str, Path], tmp_path: Path, verb: str
+) -> None:
+    given = (
+        ["--data.test", str(sentences["test"])] if verb == "evaluate" else ["--text", "a fine film", "--text", "dull"]
+    )
+    found = {}
+    for dtype in ("auto", "float32", "bfloat16"):
+        output = tmp_path / dtype
+        command = [verb, str(trained / "model"), *given, "--output", str(output), "--dtype", dtype]
+        assert cli.main(command) == 0
+        found[dtype] = output.read_text()
+    assert found["auto"] == found["float32"] != found["bfloat16"]
+
+
+def test_a_batch_is_some_thousand_tokens_where_nothing_is_said(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = predict.make_batches
+    sizes = []
+
+    def noted(examples: Any, *, batch_size: int, **others: Any) -> Any:
+        sizes.append(batch_size * examples.lengths.mean())
+        return made(examples, batch_size=batch_size, **others)
+
+    monkeypatch.setattr(predict, "make_batches", noted)
+    predictor = predict.Predictor(str(trained / "model"), make_mesh(1))
+    texts = ["a fine film"] * 1000
+    list(predictor.predict(predictor.task.from_texts("here", texts, None, Config().data)))
+    assert sizes == [pytest.approx(2048, rel=0.01)]
 
 
 def test_a_model_of_pairs_judges_no_single_texts(

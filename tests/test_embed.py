@@ -127,6 +127,20 @@ def test_embed_prints_the_vectors_of_texts(model: Path, embedder: Embedder, caps
     np.testing.assert_allclose(found, embedder(TEXTS[:2]), atol=1e-5)
 
 
+def test_the_dtype_is_what_products_are_computed_in(model: Path, embedder: Embedder) -> None:
+    exact, rough = embedder(TEXTS), Embedder(str(model), make_mesh(1), dtype="bfloat16")(TEXTS)
+    assert 1e-4 < np.abs(exact - rough).max() < 5e-2
+    assert cli.main(["embed", str(model), "--text", TEXTS[0], "--dtype", "bfloat17"]) == 2
+
+
+def test_embed_takes_the_dtype_from_the_command_line(
+    model: Path, embedder: Embedder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["embed", str(model), "--text", TEXTS[1], "--dtype", "bfloat16"]) == 0
+    found = json.loads(capsys.readouterr().out)["vector"]
+    assert 1e-4 < np.abs(found - embedder(TEXTS[1:2])).max() < 5e-2
+
+
 def test_wrong_input_is_one_clear_line_and_leaves_nothing_behind(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

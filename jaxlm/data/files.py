@@ -234,19 +234,29 @@ def _parquet(path: Path) -> Iterator[Row]:
 
     if not path.is_file():
         raise UserError(f"{path}: no such file")
+    named = stated_names(path)
+
+    def by_name(cell: Any, names: list[str]) -> Any:
+        if isinstance(cell, list):
+            return [by_name(item, names) for item in cell]
+        if not isinstance(cell, int) or cell >= len(names):
+            return cell
+        return names[cell] if cell >= 0 else None  # the library's -1: no class
+
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             number = 0
             for batch in file.iter_batches():
                 for value in batch.to_pylist():
                     number += 1
-                    yield Row(number, value)
+                    yield Row(number, value | {key: by_name(value[key], named[key]) for key in named if key in value})
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path}: no parquet file ({str(error).splitlines()[0]})") from None
 
 
 def stated_names(path: Path) -> dict[str, list[str]]:
-    """The names of numbered columns, where the `datasets` library wrote a parquet file and noted them in it."""
+    """The names of classes by column, where the `datasets` library wrote a parquet file and noted them in it; rows are
+    read with these names for its numbers."""
     import pyarrow
     import pyarrow.parquet
 

@@ -1,13 +1,11 @@
 """Where examples come from: a setting such as `train.tsv.xz`, `tfds:glue/sst2` or `docs:topics` becomes a `Table`."""
 
-import ast
-import contextlib
 import dataclasses
 import logging
-import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -15,6 +13,7 @@ from jaxlm.config import DataSettings
 from jaxlm.data import files
 from jaxlm.data.files import Row
 from jaxlm.data.header import looks_like_header
+from jaxlm.data.labels import LabelKind, read_label
 from jaxlm.data.schemes import SCHEMES, SPLITS, is_scheme
 from jaxlm.errors import UserError
 
@@ -38,10 +37,6 @@ class ColumnNames(NamedTuple):
 
 
 _USUAL_NAMES = ColumnNames()
-
-
-LabelKind = Literal["class", "number", "set"]
-"""What a label column holds: the name of a class, a number, or any number of names (a list, or text with commas)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +101,7 @@ def read_table(
       UserError: no such data, no such column, or (unless `settings.bad_rows` is "skip") a row that cannot be read.
     """
     scheme, _, name = spec.partition(":")
+    stated: dict[str, list[str]] = {}
     if is_scheme(spec):
         label_names, rows = SCHEMES[scheme](name, split)
     elif name and "/" not in scheme and not Path(spec).exists():
@@ -114,12 +110,13 @@ def read_table(
     else:
         columns = label_kind is not None or settings.text_pair is not None
         label_names, rows = None, files.read_rows(Path(spec), SPLITS[split], columns=columns)
-        if Path(spec).suffix.lower() == ".parquet":
-            return _table(spec, rows, files.stated_names(Path(spec)), settings, names, label_kind=label_kind,
-                          known_labels=known_labels)  # fmt: skip
+        if files.data_format(Path(spec)) == ".parquet":
+            stated = files.stated_names(Path(spec))
         if running_text and files.data_format(Path(spec)) == ".txt":
             rows = (row for row in rows if row.problem or any(str(value).strip() for value in row.values))
-    return _table(spec, rows, label_names, settings, names, label_kind=label_kind, known_labels=known_labels)
+    return _table(
+        spec, rows, label_names, settings, names, label_kind=label_kind, known_labels=known_labels, stated=stated
+    )
 
 
 def table_of_texts(
@@ -207,13 +204,15 @@ def rows_of_a_table(source: str, rows: Iterable[Row], settings: DataSettings, pr
 def _table(
     source: str,
     rows: Iterator[Row],
-    label_names: dict[str, list[str]] | list[str] | None,
+    label_names: list[str] | None,
     settings: DataSettings,
     usual: ColumnNames,
     *,
     label_kind: LabelKind | None,
     known_labels: Collection[str] = (),
+    stated: Mapping[str, list[str]] = MappingProxyType({}),
 ) -> Table:
+    """`stated` are the names of classes by column, `label_names` those of whichever is the label's."""
     labelled = label_kind is not None
     problems = Problems(source, settings.bad_rows)
     good = rows_of_a_table(source, rows, settings, problems)
@@ -246,10 +245,11 @@ def _table(
             raise UserError(f"{source}: which column is the text? {columns.offer('text')}")
         text = rest[0]
     columns.say({"text": text, "second text": pair, "label": label})
-    numbered = label_names.get(str(label)) if isinstance(label_names, dict) else None
-    classes = numbered if isinstance(label_names, dict) else label_names
-    table = Table(source, [], [] if pair is not None else None, [] if labelled else None, [], classes, problems.counts)
-    _fill(table, good, text, pair, label, label_kind, numbered or [], problems)
+    label_names = label_names or stated.get(str(label))
+    table = Table(
+        source, [], [] if pair is not None else None, [] if labelled else None, [], label_names, problems.counts
+    )
+    _fill(table, good, text, pair, label, label_kind, problems)
     if not len(table):
         raise UserError(f"{source}: no usable row ({problems.counts})")
     if problems.counts:
@@ -259,10 +259,8 @@ def _table(
 
 
 def _fill(
-    table: Table, rows: Iterable[Row], text: Any, pair: Any, label: Any, kind: LabelKind | None,
-    numbered: list[str], problems: Problems,
-) -> None:  # fmt: skip
-    """Puts rows into a table. `numbered` are the names of classes, where the label column holds their numbers."""
+    table: Table, rows: Iterable[Row], text: Any, pair: Any, label: Any, kind: LabelKind | None, problems: Problems
+) -> None:
     for row in rows:
         try:
             cells = [None if column is None else row.values[column] for column in (text, pair, label)]
@@ -282,7 +280,7 @@ def _fill(
             continue
         if table.labels is not None and kind is not None:
             try:
-                table.labels.append(_label(_by_number(cells[2], numbered), kind))
+                table.labels.append(read_label(cells[2], kind))
             except ValueError as error:
                 problems.report(row, *error.args)
                 continue
@@ -290,56 +288,6 @@ def _fill(
         table.places.append(row.place)
         if table.pairs is not None:
             table.pairs.append(strings[1])
-
-
-def _by_number(cell: Any, names: list[str]) -> Any:
-    """A number, or numbers, as the names of classes; -1 is no class, as the `datasets` library has it."""
-    if isinstance(cell, list):
-        return [_by_number(item, names) for item in cell]
-    if not names or not isinstance(cell, int) or cell >= len(names):
-        return cell
-    return names[cell] if cell >= 0 else None
-
-
-def _label(cell: Any, kind: LabelKind) -> Any:
-    """The label in a cell; `ValueError(problem, detail)` where it holds none of this kind."""
-    if kind == "set":
-        names = [name for item in _items(cell) if (name := label_name(item))]
-        if set(names) <= {"0", "1"} and len(set(names)) < len(names):
-            raise ValueError("0 or 1 for each label; a list of those that apply is meant", f" ({cell!r})")
-        return tuple(dict.fromkeys(names))
-    name = label_name(cell)
-    if cell is None or name in ("", "-"):  # SNLI's - is where its annotators did not agree
-        raise ValueError("no label")
-    if isinstance(cell, (list, dict)):
-        raise ValueError("a label that is neither name nor number", f" ({cell!r})")
-    if kind == "class":
-        return name
-    try:
-        number = float(name)
-    except ValueError:
-        raise ValueError("a label that is no number", f" ({name!r})") from None
-    if not math.isfinite(number):
-        raise ValueError("a label that is no finite number", f" ({name})")
-    return number
-
-
-def _items(cell: Any) -> list[Any]:
-    """The labels in a cell: a list, also one that a csv holds as text, or text with commas; of an object with true and
-    false, or 1 and 0, for each label, those that apply."""
-    if isinstance(cell, str) and cell.strip().startswith("["):
-        with contextlib.suppress(ValueError, SyntaxError):
-            cell = ast.literal_eval(cell.strip())
-    if isinstance(cell, dict):
-        if not all(value in (0, 1) for value in cell.values()):
-            raise ValueError("labels that are an object with other values than true and false", f" ({cell!r})")
-        return [name for name, applies in cell.items() if applies]
-    return cell if isinstance(cell, list) else str("" if cell is None else cell).split(",")
-
-
-def label_name(cell: Any) -> str:
-    """A cell as a label's name: whole numbers without a decimal point."""
-    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
 
 
 def _has_header(source: str, rows: Sequence[Row], settings: DataSettings, usual: ColumnNames) -> bool:

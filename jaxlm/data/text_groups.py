@@ -10,8 +10,9 @@ from jaxlm.config import DataSettings
 from jaxlm.data import files
 from jaxlm.data.files import Row
 from jaxlm.data.header import is_number, looks_like_header
+from jaxlm.data.labels import label_name
 from jaxlm.data.schemes import SPLITS, is_scheme, scheme_rows
-from jaxlm.data.sources import Columns, Problems, Table, label_name, rows_of_a_table
+from jaxlm.data.sources import Columns, Problems, Table, rows_of_a_table
 from jaxlm.errors import UserError
 
 log = logging.getLogger("jaxlm")

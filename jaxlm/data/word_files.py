@@ -39,7 +39,7 @@ def read_words(spec: str, split: str, settings: DataSettings, *, tags: bool, int
     """
     path = Path(spec)
     if is_scheme(spec):
-        sentences = _rows(spec, scheme_rows(spec, split), settings, {}, tags=tags, intents=intents)
+        sentences = _rows(spec, scheme_rows(spec, split), settings, tags=tags, intents=intents)
     elif path.is_dir():
         sentences = _directory(path, split, tags=tags, intents=intents)
     elif not path.exists() and ":" in spec:
@@ -48,8 +48,7 @@ def read_words(spec: str, split: str, settings: DataSettings, *, tags: bool, int
         suffix in _PLAIN_FORMATS and not (tags or intents) and not _tag_columns(path)
     ):
         rows = files.read_rows(path, SPLITS[split])
-        names = files.stated_names(path) if suffix == ".parquet" else {}
-        sentences = _rows(spec, rows, settings, names, tags=tags, intents=intents)
+        sentences = _rows(spec, rows, settings, tags=tags, intents=intents)
     elif path.name == "seq.in" and not (tags or intents):
         sentences = _lists_of_words(path)
     elif intents:
@@ -159,13 +158,8 @@ def _position(path: Path, name: str, asked: str | None, default: int) -> int:
         ) from None
 
 
-def _rows(
-    source: str, rows: Iterator[Row], settings: DataSettings, names: dict[str, list[str]], *, tags: bool, intents: bool
-) -> Iterator[Sentence]:
-    """The sentences of rows with a list of words, a list of tags, and perhaps an intent; or, of neither, raw texts.
-
-    `names` are those of the columns that hold numbers.
-    """
+def _rows(source: str, rows: Iterator[Row], settings: DataSettings, *, tags: bool, intents: bool) -> Iterator[Sentence]:
+    """The sentences of rows with a list of words, a list of tags, and perhaps an intent; or, of neither, raw texts."""
     columns: dict[str, Any] | None = None
     keys: list[Any] | None = None  # of rows that are lists, as csv has them
     for row in rows:
@@ -196,7 +190,7 @@ def _rows(
             else:
                 yield Sentence(row, problem="text that is no string", detail=f" ({text!r})")
         else:
-            yield _sentence(row, values, columns, names)
+            yield _sentence(row, values, columns)
 
 
 def _is_header(values: list[Any], settings: DataSettings) -> bool:
@@ -247,7 +241,7 @@ def _text_column(source: str, values: dict[Any, Any], settings: DataSettings) ->
     return column
 
 
-def _sentence(row: Row, values: dict[Any, Any], columns: dict[str, Any], names: dict[str, list[str]]) -> Sentence:
+def _sentence(row: Row, values: dict[Any, Any], columns: dict[str, Any]) -> Sentence:
     words = values[columns["words"]]
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         return Sentence(row, problem="words that are no list of strings", detail=f" ({_short(words)})")
@@ -259,17 +253,13 @@ def _sentence(row: Row, values: dict[Any, Any], columns: dict[str, Any], names: 
         if len(tags) != len(words):
             detail = f" ({len(words)} words, {len(tags)} tags)"
             return Sentence(row, problem="not one tag a word", detail=detail)
-        known = names.get(columns["tags"], [])
-        if any(isinstance(tag, int) and not 0 <= tag < len(known) for tag in tags):
+        if any(isinstance(tag, int) for tag in tags):
             return Sentence(row, problem="tags that are numbers without names", detail=f" ({_short(tags)})")
-        tags = [known[tag] if isinstance(tag, int) else tag for tag in tags]
         if bad := [tag for tag in tags if not isinstance(tag, str) or not tag.strip()]:
             return Sentence(row, problem="a tag that is no name", detail=f" ({_short(bad[0])})")
     intent = None
     if "intent" in columns:
-        cell, known = values[columns["intent"]], names.get(columns["intent"], [])
-        if isinstance(cell, int) and 0 <= cell < len(known):
-            cell = known[cell]
+        cell = values[columns["intent"]]
         if isinstance(cell, (list, dict)):
             return Sentence(row, problem="an intent that is no name", detail=f" ({_short(cell)})")
         intent = "" if cell is None else str(cell).strip()

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from jaxlm.config import DataSettings, Stage
+from jaxlm.data.labels import LabelKind
 from jaxlm.data.loader import Batch, Examples
-from jaxlm.data.sources import LabelKind, Table, read_table, table_of_texts
+from jaxlm.data.sources import Table, read_table, table_of_texts
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig

@@ -1,6 +1,7 @@
 """What tasks over whole texts, or pairs of texts, share: one output vector an example, read from its first token."""
 
 import abc
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from jaxlm.tasks.base import DeviceBatch, Outputs, Task
 from jaxlm.training.flops import train_flops
 
 
-def listing(names: list[str], most: int = 20) -> str:
+def listing(names: Sequence[str], most: int = 20) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
@@ -23,6 +24,7 @@ class SequenceTask(Task):
 
     model_class = BertForSequenceClassification
     outputs: int  # how many the head has
+    labels: Sequence[str] = ()  # their names, where they are classes
 
     @abc.abstractmethod
     def targets(self, table: Table, training: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -31,8 +33,11 @@ class SequenceTask(Task):
     def examples(self, table: Table, *, training: bool = False) -> tuple[Examples, int]:
         encoded = self.tokenizer.encode(table.texts, table.pairs, self.stage.data.max_length)
         targets: dict[str, np.ndarray] = {}
+        remarks: tuple[str, ...] = ()
         if training:
             self.pairs = table.pairs is not None
+            if self.labels:  # they show whether the right column was read
+                remarks = (f"{len(self.labels)} labels: {listing(self.labels, 10)}",)
         if table.labels is not None:
             values, keep = self.targets(table, training)
             if not keep.all():
@@ -40,13 +45,8 @@ class SequenceTask(Task):
             targets = {"labels": values}
         return Examples(
             encoded.input_ids, encoded.token_type_ids, encoded.offsets, targets, table.places, table.source,
-            records=table, remarks=self.remarks() if training else (),
+            records=table, remarks=remarks,
         ), encoded.truncated  # fmt: skip
-
-    def remarks(self) -> tuple[str, ...]:
-        """What is said of the training data beside its size: names of classes show whether they were read aright."""
-        labels: list[str] = getattr(self, "labels", [])
-        return (f"{len(labels)} labels: {listing(labels, 10)}",) if labels else ()
 
     def logits(self, model: Any, batch: DeviceBatch, dropout_key: jax.Array | None) -> jax.Array:
         """`[rows, slots, outputs]`."""

@@ -151,6 +151,8 @@ def test_joint_training_from_the_command_line(
     metrics = json.loads((tmp_path / "m.json").read_text())
     for name in ("slot_f1", "intent_accuracy", "frame_accuracy"):
         assert metrics[name] == pytest.approx(summary["test"][name], abs=1e-9)
+    assert cli.main(["predict", str(run / "model"), "--input", str(tmp_path / "data" / "test")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 30
     assert cli.main(["predict", str(run / "model"), "--text", "this film story  good"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["intent"] == "ask"

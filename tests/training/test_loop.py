@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -62,6 +64,16 @@ def run(config: Config, workdir: Path) -> tuple[dict[str, Any], str]:
 def curve(workdir: Path) -> list[tuple[int, str, float]]:
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [(row["step"], row["split"], row["loss"]) for row in rows]
+
+
+def test_writing_for_tensorboard_imports_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import importlib.util, sys; from pathlib import Path; from jaxlm.training.records import Recorder; "
+        f"Recorder(Path({str(tmp_path)!r}), 0).close(); assert 'torch' not in sys.modules, 'imported'; "
+        "assert importlib.util.find_spec('torch'), 'not there'; import torch"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(("step_is_done", "share"), [(True, 1.0), (False, 0.0)])

@@ -1,0 +1,50 @@
+"""What a cell of a label column says: a class, a number, or any number of classes."""
+
+import ast
+import contextlib
+import math
+from typing import Any, Literal
+
+LabelKind = Literal["class", "number", "set"]
+"""What a label column holds: the name of a class, a number, or any number of names (a list, or text with commas)."""
+
+
+def read_label(cell: Any, kind: LabelKind) -> Any:
+    """The label in a cell; `ValueError(problem, detail)` where it holds none of this kind."""
+    if kind == "set":
+        names = [name for item in _items(cell) if (name := label_name(item))]
+        if set(names) <= {"0", "1"} and len(set(names)) < len(names):
+            raise ValueError("0 or 1 for each label; a list of those that apply is meant", f" ({cell!r})")
+        return tuple(dict.fromkeys(names))
+    name = label_name(cell)
+    if cell is None or name in ("", "-"):  # SNLI's - is where its annotators did not agree
+        raise ValueError("no label")
+    if isinstance(cell, (list, dict)):
+        raise ValueError("a label that is neither name nor number", f" ({cell!r})")
+    if kind == "class":
+        return name
+    try:
+        number = float(name)
+    except ValueError:
+        raise ValueError("a label that is no number", f" ({name!r})") from None
+    if not math.isfinite(number):
+        raise ValueError("a label that is no finite number", f" ({name})")
+    return number
+
+
+def _items(cell: Any) -> list[Any]:
+    """The labels in a cell: a list, also one that a csv holds as text, or text with commas; of an object with true and
+    false, or 1 and 0, for each label, those that apply."""
+    if isinstance(cell, str) and cell.strip().startswith("["):
+        with contextlib.suppress(ValueError, SyntaxError):
+            cell = ast.literal_eval(cell.strip())
+    if isinstance(cell, dict):
+        if not all(value in (0, 1) for value in cell.values()):
+            raise ValueError("labels that are an object with other values than true and false", f" ({cell!r})")
+        return [name for name, applies in cell.items() if applies]
+    return cell if isinstance(cell, list) else str("" if cell is None else cell).split(",")
+
+
+def label_name(cell: Any) -> str:
+    """A cell as a label's name: whole numbers without a decimal point."""
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
