@@ -53,6 +53,9 @@ class ModelSettings:
     remat: Literal["none", "dots", "full"] = _apply("none")
     """What the backward pass computes again, to save memory: nothing; all but products with weights (dots); or every
     layer from its input (full), for a third more arithmetic."""
+    attention: Literal["xla", "fused"] = _apply("xla")
+    """What computes attention: XLA, or a kernel for GPUs that keeps scores out of memory (fused); the numbers are the
+    same."""
     hidden_dropout: float | None = None
     """Dropout of hidden states; unset: what the model's config says (0.1)."""
     attention_dropout: float | None = None

@@ -9,14 +9,13 @@ from jaxlm.models.dropout import DropoutSite, dropout_attention
 from jaxlm.models.products import multiply
 
 
-def segment_mask(segment_ids: jax.Array) -> jax.Array:
-    """Which key each query sees: `[rows, 1, queries, keys]` from segment ids `[rows, length]` (0 is padding).
+def segment_mask(queries: jax.Array, keys: jax.Array) -> jax.Array:
+    """Which key each query sees: `[rows, 1, queries, keys]` from both's segment ids, `[rows, ...]` (0 is padding).
 
     Two tokens see each other where their segment ids are equal. Padding as a query sees the row's first example, as it
     does in `transformers`; nothing reads the result, but it stays finite and equal to the reference.
     """
-    queries = jnp.maximum(segment_ids, 1)
-    return (queries[:, :, None] == segment_ids[:, None, :])[:, None]
+    return (jnp.maximum(queries, 1)[:, :, None] == keys[:, None, :])[:, None]
 
 
 def gather_tokens(x: jax.Array, offsets: jax.Array) -> jax.Array:

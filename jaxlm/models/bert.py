@@ -102,12 +102,13 @@ class SelfAttention(nnx.Module):
         self.norm = LayerNorm(config, dtype)
         self.attention_rate = config.attention_probs_dropout_prob
         self.hidden_rate = config.hidden_dropout_prob
+        self.fused = config.attention == "fused"
         self.dtype = dtype
 
     def __call__(
         self,
         x: jax.Array,
-        mask: jax.Array,
+        segment_ids: jax.Array,
         weights_site: DropoutSite | None,
         output_site: DropoutSite | None,
         tokens: jax.Array | None,
@@ -136,10 +137,15 @@ class SelfAttention(nnx.Module):
             x, whole = gather_tokens(x, tokens), x
             query, key_value = project(x, slice(0, 1))[:, :, 0], project(whole, slice(1, 3))
             key, value = key_value[:, :, 0], key_value[:, :, 1]
-            mask = jnp.take_along_axis(mask, tokens[:, None, :, None], axis=2)
             weights_site = weights_site and weights_site.at(tokens)
             output_site = output_site and output_site.at(tokens)
-        mixed = attend(query, key, value, mask, self.attention_rate, weights_site, key_positions)
+        if self.fused and tokens is None:
+            from jaxlm.models.fused_attention import fused_attend  # not every platform has Pallas
+
+            mixed = fused_attend(query, key, value, segment_ids, self.attention_rate, weights_site)
+        else:
+            mask = segment_mask(segment_ids if tokens is None else gather_tokens(segment_ids, tokens), segment_ids)
+            mixed = attend(query, key, value, mask, self.attention_rate, weights_site, key_positions)
         y = self.output(mixed.reshape(*x.shape))
         return self.norm(x + dropout_tokens(y, self.hidden_rate, output_site))
 
@@ -169,13 +175,13 @@ class Layer(nnx.Module):
     def __call__(
         self,
         x: jax.Array,
-        mask: jax.Array,
+        segment_ids: jax.Array,
         sites: DropoutSites | None,
         number: int | jax.Array,
         tokens: jax.Array | None,
     ) -> jax.Array:
         weights, attended, fed = [sites and sites.site(number, site) for site in range(3)]
-        x = self.attention(x, mask, weights, attended, tokens)
+        x = self.attention(x, segment_ids, weights, attended, tokens)
         return self.feed_forward(x, fed if fed is None or tokens is None else fed.at(tokens))
 
 
@@ -263,11 +269,10 @@ class BertModel(PretrainedModel):
         config, sites = self.config, inputs.sites
         site = sites and sites.site(config.num_hidden_layers, 0)
         x = self.embeddings(inputs.input_ids, inputs.token_type_ids, inputs.positions, site)
-        mask = segment_mask(inputs.segment_ids)
 
         def run(layers: Sequence[Layer], x: jax.Array, first: int, tokens: jax.Array | None) -> jax.Array:
             def call(layer: Layer, x: jax.Array, number: int | jax.Array) -> jax.Array:
-                return layer(x, mask, sites, number, tokens)
+                return layer(x, inputs.segment_ids, sites, number, tokens)
 
             return run_layers(layers, x, call, scan=config.scan_layers, remat=config.remat, first=first)
 

@@ -8,6 +8,9 @@ from typing import Any, Literal, get_args
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
 PoolingMode = Literal["mean", "cls"]
 Remat = Literal["none", "dots", "full"]
+Attention = Literal["xla", "fused"]
+FUSED_HEAD_DIMS = (16, 32, 64, 128)  # widths of heads that the fused kernel serves
+_HOW_COMPUTED = ("scan_layers", "remat", "attention")  # in no file, since they change no number
 
 
 class CheckpointError(ValueError):
@@ -60,8 +63,10 @@ class BertConfig:
     facts: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
     """What the program that trained the model wants to remember; under `jaxlm` in the file, where others pass it by."""
     scan_layers: bool = False
-    """Whether the layers run as a loop (`jaxlm.models.depth`): how the model is computed, in no file; so the next."""
+    """Whether the layers run as a loop (`jaxlm.models.depth`)."""
     remat: Remat = "none"
+    attention: Attention = "xla"
+    """What computes attention: XLA, or `jaxlm.models.fused_attention`'s kernel for GPUs."""
 
     def __post_init__(self):
         for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
@@ -77,6 +82,13 @@ class BertConfig:
             raise CheckpointError(f"hidden_act {self.hidden_act!r} is not one of {', '.join(ACTIVATIONS)}")
         if self.remat not in get_args(Remat):
             raise CheckpointError(f"remat is {self.remat!r}; it is one of {', '.join(get_args(Remat))}")
+        if self.attention not in get_args(Attention):
+            raise CheckpointError(f"attention is {self.attention!r}; it is one of {', '.join(get_args(Attention))}")
+        if self.attention == "fused" and self.head_dim not in FUSED_HEAD_DIMS:
+            raise CheckpointError(
+                f"attention is fused and heads are {self.head_dim} wide; the kernel serves "
+                f"{', '.join(map(str, FUSED_HEAD_DIMS))}"
+            )
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             rate = getattr(self, name)
             if rate is not None and not (isinstance(rate, int | float) and 0 <= rate < 1):
@@ -117,7 +129,7 @@ class BertConfig:
         for name, allowed in unsupported.items():
             if raw.get(name) not in allowed:
                 raise CheckpointError(f"{path}: {name} is {raw[name]!r}; jaxlm computes {allowed[0]!r} only")
-        ours = {"id2label", "id2intent", "architecture", "score_activation", "pooling", "facts", "scan_layers", "remat"}
+        ours = {"id2label", "id2intent", "architecture", "score_activation", "pooling", "facts", *_HOW_COMPUTED}
         known = {field.name for field in dataclasses.fields(cls)} - ours
         values = {name: value for name, value in raw.items() if name in known}
         architectures, facts = raw.get("architectures"), raw.get("jaxlm")
@@ -144,7 +156,7 @@ class BertConfig:
     def to_json(self, architecture: str) -> str:
         """The text of a `config.json` that `transformers` opens as `architecture` (a class name)."""
         values = dataclasses.asdict(self)
-        for name in ("architecture", "pooling", "scan_layers", "remat"):
+        for name in ("architecture", "pooling", *_HOW_COMPUTED):
             del values[name]
         if activation := values.pop("score_activation"):
             values["sentence_transformers"] = {"activation_fn": activation}

@@ -83,8 +83,13 @@ def dropout_attention(
     """
     if site is None or rate == 0:
         return probabilities
-    heads = jnp.arange(probabilities.shape[1], dtype=jnp.uint32)[None, :, None]
+    heads = jnp.arange(probabilities.shape[1], dtype=jnp.uint32)[:, None]
     positions = site.positions if key_positions is None else key_positions
-    queries = lowbias32(site.token_words()[:, None, :] + heads * _GOLDEN)
-    words = lowbias32(queries[..., None] + (positions * _GOLDEN)[:, None, None, :])
-    return jnp.where(_keep(words, rate), probabilities / (1 - rate), 0).astype(probabilities.dtype)
+    keep = keep_weights(site.token_words()[:, None], heads, positions[:, None], rate)
+    return jnp.where(keep, probabilities / (1 - rate), 0).astype(probabilities.dtype)
+
+
+def keep_weights(words: jax.Array, head: jax.Array, positions: jax.Array, rate: float) -> jax.Array:
+    """Which attention weights stay, `[..., queries, keys]`, by the queries' words, the head and the keys' positions."""
+    queries = lowbias32(words + head * _GOLDEN)
+    return _keep(lowbias32(queries[..., None] + (positions * _GOLDEN)[..., None, :]), rate)

@@ -96,7 +96,10 @@ def put_params(params: Any, mesh: Mesh) -> Any:
 
 
 def check_model(config: BertConfig, mesh: Mesh) -> None:
-    """Raises UserError where a model cannot be split over a mesh."""
+    """Raises UserError where a model cannot be split over a mesh, or not be computed on its devices."""
+    platform = mesh.devices.flat[0].platform
+    if config.attention == "fused" and platform not in ("gpu", "cuda", "rocm"):
+        raise UserError(f"--model.attention fused is a kernel for GPUs; here it is a {platform}: leave it at xla")
     fsdp, tensor = mesh.shape["fsdp"], mesh.shape["tensor"]
     for count, what in (
         (config.num_attention_heads, "attention heads"),

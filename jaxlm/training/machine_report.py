@@ -30,7 +30,7 @@ def single_runs(config: Config, name: str) -> dict[str, Config]:
     single = dataclasses.replace(config, pretrain=None, compare_from_scratch=False)
     shared = {item.name: getattr(stage, item.name) for item in dataclasses.fields(stage)}
     first = dataclasses.replace(single, **shared)
-    kept = ("hidden_dropout", "attention_dropout", "dtype", "layers", "remat")
+    kept = ("hidden_dropout", "attention_dropout", "dtype", "layers", "remat", "attention")
     model = dataclasses.replace(stage.model, **{item: getattr(config.model, item) for item in kept})
     data = dataclasses.replace(config.data, tokenizer=stage.data.tokenizer, vocab_size=stage.data.vocab_size)
     return {"pretrain": first, "finetune": dataclasses.replace(single, model=model, data=data)}
@@ -116,7 +116,8 @@ def _description(
     yield (
         f"{setup.task.model_class.__name__}, {shape.num_hidden_layers} layers, {shape.hidden_size} wide, vocabulary "
         f"{shape.vocab_size}, {params / 1e6:.1f} M parameters; {dtype}, layers "
-        f"{'as a loop' if shape.scan_layers else 'one by one'}, remat {shape.remat}, {config.optim.optimizer}"
+        f"{'as a loop' if shape.scan_layers else 'one by one'}, remat {shape.remat}, "
+        f"attention {shape.attention}, {config.optim.optimizer}"
     )
     axes = " x ".join(f"{axis} {size}" for axis, size in setup.mesh.shape.items())
     yield (

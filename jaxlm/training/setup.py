@@ -121,13 +121,14 @@ def set_up(config: Config, mesh: Mesh) -> Setup:
     init = None if config.model.init is None else hub.resolve(config.model.init)
     given = None if init is None else TASKS[config.task].model_class.read_config(init)
     # Before data are read; with a vocabulary that any mesh can split, where its size is not known yet.
-    check_model(given or _from_scratch(config.model, vocab_size=mesh.shape["tensor"]), mesh)
+    shape = given or _from_scratch(config.model, vocab_size=mesh.shape["tensor"])
+    check_model(dataclasses.replace(shape, attention=config.model.attention), mesh)
     prepare = _from_parts if config.parts else _from_prepared if uses_prepared_data(config) else _from_tables
     tokenizer, task, bert_config, batches, notes, steps = prepare(config, mesh, init, given)
     check_model(bert_config, mesh)
-    platform = mesh.devices.flat[0].platform
+    scans = scans_layers(config.model.layers, mesh.devices.flat[0].platform)
     bert_config = dataclasses.replace(
-        bert_config, scan_layers=scans_layers(config.model.layers, platform), remat=config.model.remat
+        bert_config, scan_layers=scans, remat=config.model.remat, attention=config.model.attention
     )
     dtype = compute_dtype(config.model.dtype, mesh)
     graphdef = task.model_class.abstract(bert_config, dtype)[0]

@@ -16,7 +16,7 @@ from .reference import SHAPES
 FIELDS = [
     field.name
     for field in dataclasses.fields(BertConfig)
-    if field.compare and field.name not in ("scan_layers", "remat")
+    if field.compare and field.name not in ("scan_layers", "remat", "attention")
 ]
 
 

@@ -222,9 +222,11 @@ def test_a_mesh_that_cannot_be_is_one_line_before_data_are_read(
         ("--mesh.tensor", "two"): "two",
     }
     heads = {("--mesh.tensor", "8"): "--mesh.tensor is 8; it must divide the model's 4 attention heads"}
-    for verb in verbs:
+    fused = ("--model.attention", "fused")
+    kernels = [{fused: "heads are 8 wide; the kernel serves 16, 32, 64, 128"}, {fused: "for GPUs; here it is a cpu"}]
+    for verb, more in zip(verbs, [kernels[0] | heads, kernels[1] | heads, heads, heads, {}], strict=True):
         # embed reads its texts before the model, and after the mesh is made.
-        for flags, reason in (cases if verb[0] == "embed" else cases | heads).items():
+        for flags, reason in (cases | more).items():
             assert cli.main([*verb, *flags]) == 2, (verb[0], flags)
             error = capfd.readouterr().err
             assert error.startswith("error: "), (verb[0], flags, error)
