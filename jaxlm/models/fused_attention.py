@@ -5,6 +5,9 @@ https://arxiv.org/abs/2307.08691): blocks of queries go past blocks of keys with
 pass computes scores again from the logarithm of each query's sum. Two things are a packed BERT's own: a block of
 queries meets only the blocks of keys that hold a token of its examples, and dropout is the counter hash of
 `jaxlm.models.dropout`, computed in place, so that the numbers are those of `jaxlm.models.attention.attend`.
+
+Triton is what it is lowered to: newer versions of JAX warn that they will drop it for Mosaic, which serves GPUs from
+Hopper on and cannot be tried without one.
 """
 
 import functools

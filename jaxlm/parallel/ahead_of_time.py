@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
 from jaxlm.atomic import write_atomically
+from jaxlm.parallel.mesh import in_context
 
 GIB = 2**30
 
@@ -38,15 +40,16 @@ class Program(NamedTuple):
     seconds: float  # that the compilation took
 
 
-def compile_ahead(step: jax.stages.Wrapped, arguments: tuple[Any, ...], platform: str) -> Program:
+def compile_ahead(step: jax.stages.Wrapped, arguments: tuple[Any, ...], mesh: Mesh, platform: str) -> Program:
     """Compiles `step` for the shapes and shardings of `arguments` on another platform than this process runs on.
 
     Args:
-      arguments: `jax.ShapeDtypeStruct`s; the step's shardings are over a mesh of the machine's devices.
+      arguments: `jax.ShapeDtypeStruct`s; the step's shardings are over `mesh`, of the machine's devices.
       platform: "tpu" or "cuda".
     """
     started = time.perf_counter()
-    lowered = step.trace(*arguments).lower(lowering_platforms=(platform,))
+    with in_context(mesh):  # a kernel is lowered for the GPU that it finds in the mesh
+        lowered = step.trace(*arguments).lower(lowering_platforms=(platform,))
     with tempfile.TemporaryDirectory() as folder:
         # A TPU's compiler writes the text itself: it may be newer than jaxlib, which then cannot read its programs.
         options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True} if platform == "tpu" else None

@@ -53,7 +53,8 @@ class StepSizes:
         shapes = {
             name: jax.ShapeDtypeStruct((rows, *shape.shape[1:]), shape.dtype) for name, shape in self._shapes.items()
         }
-        return compile_ahead(self.setup.train_step(), (self.setup.abstract_state(), shapes), self._topology.platform)
+        arguments = self.setup.abstract_state(), shapes
+        return compile_ahead(self.setup.train_step(), arguments, self.setup.mesh, self._topology.platform)
 
 
 def report(

@@ -146,7 +146,7 @@ def test_a_model_computes_the_same_with_it() -> None:
 def test_it_is_a_kernel_in_a_program_for_gpus() -> None:
     """Lowering to Triton needs no GPU; one kernel forward, two backward."""
     case = _case(ROWS["packed over three blocks"], 2, 64, dtype=jnp.bfloat16)
-    device = AbstractDevice("H100", None, "gpu")
+    device = AbstractDevice("NVIDIA H100", None, "gpu")
     with jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("data",), (AxisType.Auto,), abstract_device=device)):
         traced = jax.jit(lambda *case: _results("fused", *case, 0.1)).trace(*case)
         text = traced.lower(lowering_platforms=("cuda",)).as_text()
