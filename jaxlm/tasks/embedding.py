@@ -13,6 +13,7 @@ from jaxlm.config import DataSettings, EmbeddingSettings, Stage
 from jaxlm.data.loader import Examples
 from jaxlm.data.sources import Problems, Table
 from jaxlm.data.text_groups import read_groups
+from jaxlm.data.token_cache import encode
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, Pooling, SentenceEncoder
@@ -89,7 +90,7 @@ class Embedding(Task):
         if training and len(columns) != self.members:
             raise UserError(f"{table.source}: {len(columns)} texts a row instead of {self.members}")
         texts = [text for row in zip(*columns, strict=True) for text in row]
-        encoded = self.tokenizer.encode(texts, max_length=self.stage.data.max_length)
+        encoded = encode(self.tokenizer, texts, max_length=self.stage.data.max_length)
         numbers: dict[str, int] = {}
         same = np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.int32)
         targets = {"same_texts": same}

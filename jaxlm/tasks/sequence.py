@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxlm.data.loader import Examples
 from jaxlm.data.sources import Table
+from jaxlm.data.token_cache import encode
 from jaxlm.data.tokenizer import Encoded
 from jaxlm.models import BertConfig, BertForSequenceClassification
 from jaxlm.tasks.base import DeviceBatch, Outputs, Task
@@ -31,7 +32,7 @@ class SequenceTask(Task):
         """What the examples of a table are to give, `[examples, ...]`, and which of them to keep (bool)."""
 
     def examples(self, table: Table, *, training: bool = False) -> tuple[Examples, int]:
-        encoded = self.tokenizer.encode(table.texts, table.pairs, self.stage.data.max_length)
+        encoded = encode(self.tokenizer, table.texts, table.pairs, self.stage.data.max_length)
         targets: dict[str, np.ndarray] = {}
         remarks: tuple[str, ...] = ()
         if training:
