@@ -50,9 +50,10 @@ class ModelSettings:
     layers: Literal["auto", "scan", "unroll"] = _apply("auto")
     """How the layers are compiled: as a loop (scan), in a fraction of the time, or one by one; the numbers are the
     same. auto is scan on TPU and GPU, unroll on CPU, where a loop runs slower."""
-    remat: Literal["none", "dots", "full"] = _apply("none")
-    """What the backward pass computes again, to save memory: nothing; all but products with weights (dots); or every
-    layer from its input (full), for a third more arithmetic."""
+    remat: Literal["none", "attention", "dots", "full"] = _apply("none")
+    """What the backward pass computes again, to save memory: nothing; scores and weights of attention, which grow with
+    the square of the length; all but products with weights (dots); or every layer from its input (full), for a third
+    more arithmetic."""
     attention: Literal["xla", "fused"] = _apply("xla")
     """What computes attention: XLA, or a kernel for GPUs that keeps scores out of memory (fused); the numbers are the
     same."""

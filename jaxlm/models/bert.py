@@ -103,6 +103,7 @@ class SelfAttention(nnx.Module):
         self.attention_rate = config.attention_probs_dropout_prob
         self.hidden_rate = config.hidden_dropout_prob
         self.fused = config.attention == "fused"
+        self.recomputed, self.in_a_loop = config.remat == "attention", config.scan_layers
         self.dtype = dtype
 
     def __call__(
@@ -145,7 +146,10 @@ class SelfAttention(nnx.Module):
             mixed = fused_attend(query, key, value, segment_ids, self.attention_rate, weights_site)
         else:
             mask = segment_mask(segment_ids if tokens is None else gather_tokens(segment_ids, tokens), segment_ids)
-            mixed = attend(query, key, value, mask, self.attention_rate, weights_site, key_positions)
+            attention = attend
+            if self.recomputed:  # on `prevent_cse`, see `jaxlm.models.depth`
+                attention = jax.checkpoint(attend, prevent_cse=not self.in_a_loop, static_argnums=4)
+            mixed = attention(query, key, value, mask, self.attention_rate, weights_site, key_positions)
         y = self.output(mixed.reshape(*x.shape))
         return self.norm(x + dropout_tokens(y, self.hidden_rate, output_site))
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
 PoolingMode = Literal["mean", "cls"]
-Remat = Literal["none", "dots", "full"]
+Remat = Literal["none", "attention", "dots", "full"]
 Attention = Literal["xla", "fused"]
 FUSED_HEAD_DIMS = (16, 32, 64, 128)  # widths of heads that the fused kernel serves
 _HOW_COMPUTED = ("scan_layers", "remat", "attention")  # in no file, since they change no number

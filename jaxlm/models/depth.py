@@ -15,7 +15,7 @@ from flax import nnx
 from jaxlm.models.config import Remat
 
 # Products of tokens with weights are kept, those of tokens with tokens (attention's, whose results grow with the square
-# of the length) are not.
+# of the length) are not. What "attention" means, `jaxlm.models.bert.SelfAttention` does by itself.
 _KEPT = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -33,11 +33,12 @@ def run_layers(
       layers: all of the same structure.
       call: keeps the shape and dtype of `x` if there are several layers and `scan`.
       scan: run them as a `lax.scan`.
-      remat: what the backward pass finds: everything that it needs (none), `x` and the results of products with
-        weights (dots), or `x` alone (full). The rest it computes again (Chen et al. 2016, arXiv:1604.06174).
+      remat: what the backward pass finds: everything that it needs (none), all but attention's scores and weights
+        (attention; Korthikanti et al. 2022, arXiv:2205.05198, section 5), `x` and the results of products with weights
+        (dots), or `x` alone (full). The rest it computes again (Chen et al. 2016, arXiv:1604.06174).
     """
     scan = scan and len(layers) > 1
-    if remat == "none" and not scan:
+    if remat not in _KEPT and not scan:
         for number, layer in enumerate(layers, first):
             x = call(layer, x, number)
         return x
@@ -47,7 +48,7 @@ def run_layers(
     def step(x: jax.Array, layer: Any) -> tuple[jax.Array, None]:
         return call(nnx.merge(graphdef, layer[0]), x, layer[1]), None
 
-    if remat != "none":  # inside a loop nothing can be merged with the forward pass, from which `prevent_cse` protects
+    if remat in _KEPT:  # inside a loop nothing can be merged with the forward pass, from which `prevent_cse` protects
         step = jax.checkpoint(step, prevent_cse=not scan, policy=_KEPT[remat])
     if scan:
         stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *params)
