@@ -5,5 +5,9 @@ class UserError(Exception):
     """Wrong input: the message says what, where, and what would be right. The command line exits with code 2."""
 
 
+class NoSuchColumn(UserError):
+    """A column that was asked for is not there."""
+
+
 class NonFiniteLoss(Exception):
     """Training met a loss that is infinite or not a number; the message names step and examples. Exit code 1."""

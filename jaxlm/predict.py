@@ -1,5 +1,7 @@
 """Using a trained model directory: predictions for texts, metrics for labelled files."""
 
+import contextlib
+import dataclasses
 import logging
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -12,7 +14,7 @@ from jaxlm.config import Config, DataSettings, Dtype
 from jaxlm.data.loader import Examples, make_batches
 from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
-from jaxlm.errors import UserError
+from jaxlm.errors import NoSuchColumn, UserError
 from jaxlm.models import BertConfig, hub
 from jaxlm.parallel import distributed
 from jaxlm.parallel.mesh import compute_dtype, row_shards, row_slice, tokens_at_once
@@ -70,6 +72,20 @@ class Predictor:
     def labels(self) -> frozenset[str]:
         """The names of the model's classes."""
         return frozenset(self.config.id2label.values())
+
+    def read(self, spec: str, settings: DataSettings, *, labelled: bool = True) -> Table:
+        """Reads data for `predict` or, `labelled`, for `evaluate`; where `settings` choose no columns, those that were
+        chosen for the training serve, if they are there."""
+        chosen = self.config.facts.get("columns", {})
+        told = {name: column for name, column in chosen.items() if getattr(settings, name) is None}
+
+        def read(settings: DataSettings) -> Table:
+            return self.task.read(spec, "test", settings, labelled=labelled, known_labels=self.labels)
+
+        if told:
+            with contextlib.suppress(NoSuchColumn):
+                return read(dataclasses.replace(settings, **told))
+        return read(settings)
 
     def _check_pairs(self, table: Table) -> None:
         if self.config.facts.get("pairs") and table.pairs is None:

@@ -102,6 +102,39 @@ def test_a_model_of_pairs_judges_no_single_texts(
     assert cli.main(["predict", str(model), "--text", "a", "--text_pair", "b"]) == 0
 
 
+def test_columns_that_training_was_told_need_not_be_told_again(
+    tiny_model: Path, sentences: dict[str, Path], tmp_path: Path
+) -> None:
+    """A column called "text" would be read else, and "body" by nobody."""
+    rows = [line.split("\t") for line in sentences["test"].read_text().splitlines()]
+    names = ["text", "body", "label", "mood"]
+    table = tmp_path / "table.csv"
+    lines = [",".join(names), *(f"no. {number},{text},x,{mood}" for number, (text, mood) in enumerate(rows))]
+    table.write_text("\n".join(lines))
+    run = [
+        "train", "configs/sst2.py", "--model.init", str(tiny_model), "--data.train", str(table), "--data.dev", "None",
+        "--data.max_length", "32", "--train.steps", "1", "--data.text", "body", "--data.label", "mood",
+        "--workdir", str(tmp_path / "run"),
+    ]  # fmt: skip
+    assert cli.main(run) == 0
+    model, output = str(tmp_path / "run" / "model"), tmp_path / "output"
+    facts = json.loads((tmp_path / "run" / "model" / "config.json").read_text())["jaxlm"]
+    assert facts["columns"] == {"text": "body", "label": "mood"}
+
+    def said(verb: str, *flags: str) -> str:
+        assert cli.main([verb, model, *flags, "--output", str(output)]) == 0
+        return output.read_text()
+
+    texts = tmp_path / "texts.txt"
+    texts.write_text("".join(f"{text}\n" for text, _ in rows))
+    evaluated = said("evaluate", "--data.test", str(table))
+    assert evaluated == said("evaluate", "--data.test", str(table), "--data.text", "body", "--data.label", "mood")
+    assert json.loads(evaluated)["examples"] == len(rows)
+    predicted = said("predict", "--input", str(table))
+    assert predicted == said("predict", "--input", str(texts))
+    assert predicted != said("predict", "--input", str(table), "--data.text", "text")
+
+
 def test_a_presets_test_set_is_not_that_of_own_training_data() -> None:
     def change(config: Config, **data: Any) -> Config:
         return dataclasses.replace(config, data=dataclasses.replace(config.data, **data))

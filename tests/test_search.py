@@ -109,6 +109,22 @@ def test_answers_are_the_documents_of_the_largest_cosines_as_json_lines_in_a_pip
     assert [line["hits"][:7] for line in written] == [line["hits"] for line in lines]
 
 
+def test_queries_and_the_cross_encoder_compute_in_the_dtype_that_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores: dict[str, list[list[float]]] = {}
+    for dtype in ("auto", "float32", "bfloat16"):
+        scores[dtype] = []
+        for more in ([], ["--rerank", str(folder / "reranker")]):
+            assert cli.main(asking(folder, "--query", "good film", "--dtype", dtype, *more)) == 0
+            (line,) = capsys.readouterr().out.splitlines()
+            scores[dtype].append([hit["score"] for hit in json.loads(line)["hits"]])
+    assert scores["auto"] == scores["float32"]
+    for rounded, exact in zip(scores["bfloat16"], scores["float32"], strict=True):
+        assert rounded != exact
+        assert rounded == pytest.approx(exact, abs=0.05)
+
+
 def test_queries_come_from_standard_input_too(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

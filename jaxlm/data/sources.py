@@ -15,7 +15,7 @@ from jaxlm.data.files import Row
 from jaxlm.data.header import looks_like_header
 from jaxlm.data.labels import LabelKind, read_label
 from jaxlm.data.schemes import SCHEMES, SPLITS, is_scheme
-from jaxlm.errors import UserError
+from jaxlm.errors import NoSuchColumn, UserError
 
 log = logging.getLogger("jaxlm")
 
@@ -334,7 +334,7 @@ class Columns:
                 return self.by_name[asked]
             if asked.isdigit() and int(asked) < len(self.columns):
                 return self.columns[int(asked)]
-            raise UserError(f"{self.source}: --data.{setting} {asked}: no such column. {self.offer(setting)}")
+            raise NoSuchColumn(f"{self.source}: --data.{setting} {asked}: no such column. {self.offer(setting)}")
         lowered = {name.lower(): column for name, column in self.by_name.items()}
         return next((lowered[name] for name in usual if name in lowered), None)
 

@@ -14,7 +14,7 @@ from jaxlm.data import files
 from jaxlm.data.files import Row
 from jaxlm.data.schemes import is_scheme, scheme_rows
 from jaxlm.data.sources import Problems, Table
-from jaxlm.errors import UserError
+from jaxlm.errors import NoSuchColumn, UserError
 
 log = logging.getLogger("jaxlm")
 
@@ -165,7 +165,8 @@ def _columns(source: str, first: dict[str, Any], settings: DataSettings) -> _Col
         if (asked or usual) in first:
             return asked or usual
         wrong = f"--data.{setting} {asked}: no such column" if asked else f"which column is the {usual}?"
-        raise UserError(f"{source}: {wrong} Columns: {', '.join(first)} - choose with --data.{setting} NAME")
+        kind = NoSuchColumn if asked else UserError
+        raise kind(f"{source}: {wrong} Columns: {', '.join(first)} - choose with --data.{setting} NAME")
 
     answers = "answers" if settings.label is None else name("label", settings.label, "answers")
     return _Columns(name("text", settings.text, "question"), name("text_pair", settings.text_pair, "context"), answers)

@@ -14,7 +14,7 @@ from jaxlm.data.schemes import SPLITS, is_scheme, scheme_rows
 from jaxlm.data.sources import TEXT_NAMES
 from jaxlm.data.tags import is_tag
 from jaxlm.data.words import Sentence, WordTable, word_table
-from jaxlm.errors import UserError
+from jaxlm.errors import NoSuchColumn, UserError
 
 _WORD_NAMES = ("tokens", "words")
 _TAG_NAMES = ("ner_tags", "ner", "tags", "slots", "slot_tags", "labels")
@@ -221,7 +221,8 @@ def _find_columns(
             return {"text": _text_column(source, values, settings)}
         else:
             listing = ", ".join(map(str, values))
-            raise UserError(
+            kind = UserError if asked is None else NoSuchColumn
+            raise kind(
                 f"{source}: which column holds the {name}{'' if asked is None else f' (--data.{setting} {asked})'}? "
                 f"Columns: {listing} - choose with --data.{setting} NAME"
             )
@@ -235,9 +236,8 @@ def _text_column(source: str, values: dict[Any, Any], settings: DataSettings) ->
     if column is None and settings.text is None and len(names) == 1:
         column = next(iter(values))
     if column is None:
-        raise UserError(
-            f"{source}: which column is the text? Columns: {', '.join(names)} - choose with --data.text NAME"
-        )
+        kind = UserError if settings.text is None else NoSuchColumn
+        raise kind(f"{source}: which column is the text? Columns: {', '.join(names)} - choose with --data.text NAME")
     return column
 
 

@@ -21,6 +21,8 @@ from jaxlm.models.hub import PretrainedModel
 DeviceBatch = dict[str, jax.Array]
 Metrics = dict[str, Any]
 
+_COLUMNS = ("text", "text_pair", "negative", "label", "words", "tags")  # settings that name one
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +169,10 @@ class Task(abc.ABC):
 
     def save(self, directory: Path, config: BertConfig, params: Any) -> None:
         """Writes config and weights of a trained model; `facts` go with them. To be called by every process."""
-        facts = {"task": self.name} | ({"pairs": True} if self.pairs else {}) | self.facts()
+        chosen = {name: getattr(self.stage.data, name) for name in _COLUMNS}
+        columns = {name: column for name, column in chosen.items() if column is not None and not column.isdigit()}
+        facts = {"task": self.name, "pairs": self.pairs, "columns": columns}
+        facts = {name: fact for name, fact in facts.items() if fact} | self.facts()
         config = dataclasses.replace(config, facts=facts, score_activation=self.score_activation)
         max_shard_size = round(self.stage.train.max_shard_size * 10**9)
         self.model_class.save_params(directory, config, params, max_shard_size=max_shard_size)

@@ -50,7 +50,7 @@ def run(arguments: list[str]) -> int:
         args.model, mesh_for(args.mesh), dtype=args.dtype, batch_size=args.batch_size,
         max_length=args.data.max_length or None, bad_rows=args.data.bad_rows,
     )  # fmt: skip
-    table = predictor.task.read(args.data.test, "test", args.data, known_labels=predictor.labels)
+    table = predictor.read(args.data.test, args.data)
     metrics, truncated = predictor.evaluate(table)
     if jax.process_index() != 0:
         return 0

@@ -71,7 +71,7 @@ def run(arguments: list[str]) -> int:
     )
     task = predictor.task
     if args.input:
-        table = task.read(args.input, "test", args.data, labelled=False, known_labels=predictor.labels)
+        table = predictor.read(args.input, args.data, labelled=False)
     else:
         source = "--text" if args.text else "standard input"
         table = task.from_texts(source, texts, args.text_pair or None, args.data)
