@@ -48,8 +48,8 @@ class ModelSettings:
     dtype: Dtype = "auto"
     """Compute dtype; auto is bfloat16 on TPU and GPU, float32 on CPU. Parameters are float32 always."""
     layers: Literal["auto", "scan", "unroll"] = _apply("auto")
-    """How the layers are compiled: as a loop (scan), in a fraction of the time, or one by one; the numbers are the
-    same. auto is scan on TPU and GPU, unroll on CPU, where a loop runs slower."""
+    """How the layers are compiled: as a loop (scan), in a fraction of the time, or one by one (unroll), which runs
+    faster; the numbers are the same. auto is scan on GPU, and on TPU for more than 12 layers, else unroll."""
     remat: Literal["none", "attention", "dots", "full"] = _apply("none")
     """What the backward pass computes again, to save memory: nothing; scores and weights of attention, which grow with
     the square of the length; all but products with weights (dots); or every layer from its input (full), for a third

@@ -17,8 +17,8 @@ from jaxlm.models.config import BertConfig
 from jaxlm.models.depth import run_layers
 from jaxlm.models.dropout import DropoutSite, DropoutSites, dropout_tokens
 from jaxlm.models.hub import PretrainedModel
-from jaxlm.models.placement import axis_size, place, place_rows
-from jaxlm.models.products import Split, affine
+from jaxlm.models.placement import place, place_rows
+from jaxlm.models.products import Split, affine, project_to_heads
 from jaxlm.models.vocabulary import look_up
 
 ACTIVATION_FUNCTIONS = {
@@ -115,20 +115,10 @@ class SelfAttention(nnx.Module):
         tokens: jax.Array | None,
     ) -> jax.Array:
         """`tokens [rows, n]`: compute these tokens' outputs only, `[rows, n, hidden]`; they still see the whole row."""
-        hidden = x.shape[-1]
         kernel, bias = self.qkv_kernel[...], self.qkv_bias[...]
 
         def project(x: jax.Array, parts: slice) -> jax.Array:
-            """`[rows, length, parts, heads, head_dim]`"""
-            weights, offsets = kernel[:, parts], bias[parts]
-            if axis_size("tensor") == 1:
-                projected = affine(x, weights.reshape(hidden, -1), offsets.reshape(-1))
-                return projected.reshape(*x.shape[:2], *offsets.shape)
-            # Heads first, so that the outputs of the product are split as the heads are.
-            weights, offsets = weights.swapaxes(1, 2), offsets.swapaxes(0, 1)
-            projected = affine(x, weights.reshape(hidden, -1), offsets.reshape(-1), "outputs")
-            projected = place(projected.reshape(*x.shape[:2], *offsets.shape), "rows", None, "tensor", None, None)
-            return projected.swapaxes(2, 3)
+            return project_to_heads(x, kernel[:, parts], bias[parts])
 
         key_positions = None if weights_site is None else weights_site.positions
         if tokens is None:

@@ -12,6 +12,7 @@ import jax
 from jax.sharding import Mesh
 
 from jaxlm.atomic import write_atomically
+from jaxlm.parallel.cycles import estimated_cycles
 from jaxlm.parallel.mesh import in_context
 
 GIB = 2**30
@@ -38,6 +39,7 @@ class Program(NamedTuple):
     text: str | None  # HLO after all optimisations, for one device; None: likewise
     needed: int  # bytes of one device
     seconds: float  # that the compilation took
+    cycles: int | None = None  # of a run, by the compiler's estimate; None: it gives none
 
 
 def compile_ahead(step: jax.stages.Wrapped, arguments: tuple[Any, ...], mesh: Mesh, platform: str) -> Program:
@@ -59,8 +61,9 @@ def compile_ahead(step: jax.stages.Wrapped, arguments: tuple[Any, ...], mesh: Me
             if (needed := bytes_wanted(str(error))) is None:
                 raise
             return Program(None, None, None, needed, time.perf_counter() - started)
-        written = list(Path(folder).glob("*.after_optimizations.txt"))
-        text = written[0].read_text() if written else compiled.as_text()
+        written = {path.name.split(".")[-2]: path for path in Path(folder).glob("*.after_*.txt")}
+        text = written["after_optimizations"].read_text() if platform == "tpu" else compiled.as_text()
+        cycles = estimated_cycles(written["after_codegen"].read_text()) if "after_codegen" in written else None
     counted = compiled.memory_analysis()
     memory = Memory(
         counted.argument_size_in_bytes,
@@ -68,7 +71,7 @@ def compile_ahead(step: jax.stages.Wrapped, arguments: tuple[Any, ...], mesh: Me
         counted.temp_size_in_bytes,
         counted.generated_code_size_in_bytes,
     )
-    return Program(compiled, memory, text, memory.needed, time.perf_counter() - started)
+    return Program(compiled, memory, text, memory.needed, time.perf_counter() - started, cycles)
 
 
 def bytes_wanted(message: str) -> int | None:

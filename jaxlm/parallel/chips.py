@@ -19,14 +19,16 @@ class Chip(NamedTuple):
     bandwidth: float | None = None  # of the device's memory
     links: float | None = None  # what a device sends to the others of its slice, or of its host, over all its links
     network: float | None = None  # what a device sends to other slices, or other hosts
+    clock: float | None = None  # Hz; of TPUs, for which compilers count cycles
 
 
 def _tpu(
     teraflops: float, gib: float, bandwidth: float | None = None, links: float | None = None,
-    network: float | None = None,
+    network: float | None = None, multipliers: int | None = None,
 ) -> Chip:  # fmt: skip
-    """Bandwidths in GB/s."""
-    return Chip(teraflops * 1e12, int(gib * _GIB), ("bfloat16",), *map(_giga, (bandwidth, links, network)))
+    """Bandwidths in GB/s; `multipliers` are the cells of all matrix units, each a multiplication and a sum a cycle."""
+    clock = multipliers and teraflops * 1e12 / (2 * multipliers)
+    return Chip(teraflops * 1e12, int(gib * _GIB), ("bfloat16",), _giga(bandwidth), _giga(links), _giga(network), clock)
 
 
 def _gpu(
@@ -53,11 +55,12 @@ CHIPS: dict[str, Chip] = {
     # arXiv:2304.01433, table 4). Networks: a host's network interfaces there, shared among its chips.
     # A v5p's memory is what its compiler says; the page says 95 GB.
     "TPU v3": _tpu(123 / 2, 32 / 2),
-    "TPU v4": _tpu(275, 32, 1200, 300),
-    "TPU v5 lite": _tpu(197, 16, 819, 200, 25 / 8),
-    "TPU v5e": _tpu(197, 16, 819, 200, 25 / 8),
-    "TPU v5": _tpu(459, 95.74, 2765, 600, 50 / 8),
-    "TPU v5p": _tpu(459, 95.74, 2765, 600, 50 / 8),
+    # Multipliers: four matrix units of 128 x 128 a core there, and one core of a v5e, two of a v4 and a v5p.
+    "TPU v4": _tpu(275, 32, 1200, 300, multipliers=8 * 128**2),
+    "TPU v5 lite": _tpu(197, 16, 819, 200, 25 / 8, multipliers=4 * 128**2),
+    "TPU v5e": _tpu(197, 16, 819, 200, 25 / 8, multipliers=4 * 128**2),
+    "TPU v5": _tpu(459, 95.74, 2765, 600, 50 / 8, multipliers=8 * 128**2),
+    "TPU v5p": _tpu(459, 95.74, 2765, 600, 50 / 8, multipliers=8 * 128**2),
     "TPU v6 lite": _tpu(918, 32, 1638, 400, 100 / 8),
     "TPU v6e": _tpu(918, 32, 1638, 400, 100 / 8),
     "TPU7x": _tpu(2307 / 2, 192 / 2),

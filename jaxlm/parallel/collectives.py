@@ -49,11 +49,11 @@ def collectives(text: str, mesh_shape: Mapping[str, int]) -> list[Collective]:
     Raises:
       ValueError: a group of devices is written in a form that is not known here, or is none of the mesh's.
     """
-    computations = dict(_computations(text))
-    loops = _loops(computations)
+    computations = dict(computations_of(text))
+    loops = loops_of(computations)
     found = []
     for name, lines in computations.items():
-        times = loops.get(name, _Loop(False, 1))
+        times = loops.get(name, Loop(False, 1))
         for line in lines:
             line = re.sub(r"/\*.*?\*/", "", line)  # long tuples have their places numbered: /*index=5*/
             if (match := _COLLECTIVE.search(line)) is None:
@@ -93,12 +93,12 @@ _CALLED = re.compile(
 )
 
 
-class _Loop(NamedTuple):
+class Loop(NamedTuple):
     inside: bool
     trips: int | None
 
 
-def _computations(text: str) -> Iterator[tuple[str, list[str]]]:
+def computations_of(text: str) -> Iterator[tuple[str, list[str]]]:
     """(name, its instructions) of each computation."""
     name, lines = None, list[str]()
     for line in text.splitlines():
@@ -112,19 +112,19 @@ def _computations(text: str) -> Iterator[tuple[str, list[str]]]:
             lines.append(line)
 
 
-def _loops(computations: dict[str, list[str]]) -> dict[str, _Loop]:
+def loops_of(computations: dict[str, list[str]]) -> dict[str, Loop]:
     """For each computation that is called from somewhere, whether it runs in a loop, and how often in all."""
-    callers: dict[str, list[tuple[str, _Loop]]] = {}
+    callers: dict[str, list[tuple[str, Loop]]] = {}
     for name, lines in computations.items():
         for line in lines:
             loops = " while(" in line
-            step = _Loop(True, _trips(line, computations)) if loops else _Loop(False, 1)
+            step = Loop(True, _trips(line, computations)) if loops else Loop(False, 1)
             for several, single in _CALLED.findall(line):
                 for called in (several or single).split(","):
                     callers.setdefault(called.strip().lstrip("%"), []).append((name, step))
-    known: dict[str, _Loop] = {}
+    known: dict[str, Loop] = {}
 
-    def of(name: str) -> _Loop:
+    def of(name: str) -> Loop:
         if name not in known:
             calls = [(of(caller), step) for caller, step in callers.get(name, [])]
             counts = [
@@ -132,7 +132,7 @@ def _loops(computations: dict[str, list[str]]) -> dict[str, _Loop]:
             ]
             total = sum(count for count in counts if count is not None)
             trips = None if None in counts else total if calls else 1
-            known[name] = _Loop(any(above.inside or step.inside for above, step in calls), trips)
+            known[name] = Loop(any(above.inside or step.inside for above, step in calls), trips)
         return known[name]
 
     return {name: of(name) for name in computations}

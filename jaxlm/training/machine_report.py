@@ -4,7 +4,6 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -191,18 +190,14 @@ def _work_table(program: Program, sizes: StepSizes, chip: Chip) -> Iterator[str]
         f"    so at the least {1e3 * times[slowest]:.2f} ms a step ({slowest}): {sizes.tokens / times[slowest]:,.0f} "
         f"tokens/s, MFU at most {mfu:.0%}"
     )
-    if (seconds := _compilers_estimate(compiled)) is not None:
-        once = ", a loop over layers counted as one of them" if setup.bert_config.scan_layers else ""
-        yield f"    the compiler's own estimate: {1e3 * seconds:.2f} ms{once}"
-    else:
+    if program.cycles is None or chip.clock is None:
         yield "    the compiler gives no estimate of its own"
-
-
-def _compilers_estimate(compiled: jax.stages.Compiled) -> float | None:
-    """Seconds; None where it gives none, or a negative one, as the TPU's does for large programs."""
-    analysis: Any = compiled.cost_analysis()
-    seconds = (analysis or {}).get("optimal_seconds")
-    return None if seconds is None or not seconds > 0 else float(seconds)
+    else:
+        seconds = program.cycles / chip.clock
+        yield (
+            f"    the compiler's own estimate, exchange apart: {1e3 * seconds:.2f} ms, "
+            f"MFU {times['arithmetic'] / seconds:.0%}"
+        )
 
 
 def _say_largest(sizes: StepSizes, program: Program, capacity: int, console: Console, name: str) -> None:

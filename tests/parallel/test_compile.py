@@ -10,6 +10,8 @@ import pytest
 
 from jaxlm.parallel.ahead_of_time import bytes_wanted, shard_bytes
 from jaxlm.parallel.collectives import collectives
+from jaxlm.parallel.cycles import estimated_cycles
+from jaxlm.training.setup import scans_layers
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,6 +45,11 @@ def test_a_preset_fits(preset: str, parameters: float, batch: tuple[str, ...], t
     gradients = parameters * 4 * 2 * (devices - 1) / devices / 2**20
     assert figure(report, "all-reduce along data") == pytest.approx(gradients, rel=0.01)
     assert "all-gather" not in report
+    if topology.startswith("v5e"):  # of others the clock is not known
+        at_least = float(re.search(r"at the chip's peaks: arithmetic ([\d.]+) ms", report)[1])
+        estimate, utilization = re.search(r"own estimate, exchange apart: ([\d.]+) ms, MFU (\d+)%", report).groups()
+        assert at_least < float(estimate) < 6 * at_least
+        assert int(utilization) == pytest.approx(100 * at_least / float(estimate), abs=1)
 
 
 @pytest.mark.parametrize(("preset", "batch"), [("sst2", 32 * 64 * 16), ("pretrain_bert_large", 256 * 64)])
@@ -73,6 +80,41 @@ for request in machines:
     assert len(said) == 4, done.stderr
     for available, ours in said:
         assert float(available) == float(ours)
+
+
+def test_cycles_of_a_loop_count_as_often_as_it_runs() -> None:
+    def cycles(count: int) -> str:
+        return f'backend_config={{"window_config":{{"estimated_cycles":"{count}"}}}}'
+
+    text = f"""
+%condition (state: (s32[], f32[8])) -> pred[] {{
+  %limit.1 = s32[]{{:T(128)}} constant(11)
+  %state = (s32[], f32[8]) parameter(0)
+  %counter = s32[]{{:T(128)}} get-tuple-element(%state), index=0
+  ROOT %less = pred[]{{:T(512)}} compare(%counter, %limit.1), direction=LT
+}}
+%body (state: (s32[], f32[8])) -> (s32[], f32[8]) {{
+  %x = f32[8] fusion(%state), kind=kLoop, calls=%fused, {cycles(100)}
+  ROOT %y = (s32[], f32[8]) fusion(%x), kind=kLoop, calls=%fused, {cycles(20)}
+}}
+ENTRY %main (state: (s32[], f32[8])) -> (s32[], f32[8]) {{
+  %z = f32[8] fusion(%state), kind=kLoop, calls=%fused, {cycles(7)}
+  %called = f32[8] call(%z), to_apply=%other, {cycles(2**63 - 1)}
+  ROOT %loop = (s32[], f32[8]) while(%called), condition=%condition, body=%body
+}}
+"""
+    assert estimated_cycles(text) == 7 + 11 * 120
+    assert estimated_cycles(text.replace("estimated_cycles", "others")) is None
+
+
+@pytest.mark.parametrize(
+    ("platform", "layers", "loop"),
+    [("cpu", 24, False), ("gpu", 2, True), ("cuda", 12, True), ("tpu", 12, False), ("tpu", 24, True)],
+)
+def test_layers_are_a_loop_where_they_would_take_long_to_compile(platform: str, layers: int, loop: bool) -> None:
+    assert scans_layers("auto", platform, layers) == loop
+    assert scans_layers("scan", platform, layers)
+    assert not scans_layers("unroll", platform, layers)
 
 
 def test_the_compilers_refusals_are_read() -> None:
