@@ -17,7 +17,7 @@ from jaxlm.models.config import BertConfig
 from jaxlm.models.depth import run_layers
 from jaxlm.models.dropout import DropoutSite, DropoutSites, dropout_tokens
 from jaxlm.models.hub import PretrainedModel
-from jaxlm.models.placement import place, place_rows
+from jaxlm.models.placement import axis_size, place, place_rows, platform
 from jaxlm.models.products import Split, affine, project_to_heads
 from jaxlm.models.vocabulary import look_up
 
@@ -118,7 +118,18 @@ class SelfAttention(nnx.Module):
         kernel, bias = self.qkv_kernel[...], self.qkv_bias[...]
 
         def project(x: jax.Array, parts: slice) -> jax.Array:
-            return project_to_heads(x, kernel[:, parts], bias[parts])
+            """`[rows, length, parts, heads, head_dim]`"""
+            weights, offsets = kernel[:, parts], bias[parts]
+            if platform() == "tpu":
+                return project_to_heads(x, weights, offsets)
+            if axis_size("tensor") == 1:
+                projected = affine(x, weights.reshape(x.shape[-1], -1), offsets.reshape(-1))
+                return projected.reshape(*x.shape[:2], *offsets.shape)
+            # Heads first, so that the outputs of the product are split as the heads are.
+            weights, offsets = weights.swapaxes(1, 2), offsets.swapaxes(0, 1)
+            projected = affine(x, weights.reshape(x.shape[-1], -1), offsets.reshape(-1), "outputs")
+            projected = place(projected.reshape(*x.shape[:2], *offsets.shape), "rows", None, "tensor", None, None)
+            return projected.swapaxes(2, 3)
 
         key_positions = None if weights_site is None else weights_site.positions
         if tokens is None:

@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from jaxlm.models import placement
-from jaxlm.models.products import affine, decoder_cross_entropy, multiply
+from jaxlm.models.products import affine, decoder_cross_entropy, multiply, project_to_heads
 from jaxlm.parallel.mesh import in_context, make_mesh
 
 from .reference import relative_error
@@ -77,3 +77,19 @@ def test_the_decoders_cross_entropy_is_optaxs_and_so_are_its_gradients() -> None
     assert float(value) == pytest.approx(float(expected), rel=1e-6)
     for one, other in zip(gradients, references, strict=True):
         assert relative_error(one, other) < 1e-5
+
+
+def test_what_is_projected_to_heads_on_a_tpu_is_what_the_matrix_gives() -> None:
+    x, kernel, bias, weights = draw(3, 5, 8), draw(8, 3, 2, 4), draw(3, 2, 4), draw(3, 5, 3, 2, 4)
+
+    def one(*arguments: jax.Array) -> jax.Array:
+        return (project_to_heads(*arguments) * weights).sum()
+
+    def other(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+        return ((x @ kernel.reshape(8, -1) + bias.reshape(-1)).reshape(weights.shape) * weights).sum()
+
+    found, expected = (jax.value_and_grad(of, argnums=(0, 1, 2))(x, kernel, bias) for of in (one, other))
+    for left, right in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-5)
+    rounded = [value.astype(jnp.bfloat16) for value in (x, kernel, bias)]
+    assert [gradient.dtype for gradient in jax.grad(one, argnums=(0, 1, 2))(*rounded)] == ["bfloat16"] * 3
