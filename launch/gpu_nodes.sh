@@ -110,8 +110,13 @@ stopped=
 trap 'stop "asked to stop"' TERM INT HUP
 result=0
 left=$count
+line=
 while [ "$left" -gt 0 ]; do
-  read -r -t 1 process code <&8 || continue # a signal is answered between two reads
+  # A signal is answered between two reads; on a busy machine a second may end within a line, a part of which is then read.
+  IFS= read -r -t 1 part <&8 && whole=1 || whole=
+  line+=$part
+  [ -n "$whole" ] || continue
+  process=${line% *} code=${line#* } line=
   left=$((left - 1))
   if [ "$code" != 0 ]; then
     [ "$result" != 0 ] || result=$code

@@ -19,6 +19,12 @@ from jaxlm.parallel.mesh import set_up_compilation_cache
 
 set_up_compilation_cache()
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Minutes of compiling first, so that no worker is left with them at the end."""
+    items.sort(key=lambda item: "test_compile" not in item.nodeid)
+
+
 _GOOD = ["good", "fine", "lovely", "brilliant", "warm", "clever"]
 _BAD = ["bad", "dull", "awful", "clumsy", "cold", "silly"]
 _PLAIN = ["the", "film", "story", "actor", "scene", "music", "plot", "of", "and", "with", "was", "a", "this", "ending"]

@@ -14,6 +14,11 @@ ROOT = Path(__file__).parents[2]
 TOKEN = "hf_do_not_show_me"
 
 
+def _hear_hangups() -> None:
+    """As from a terminal, though the tests run under nohup: a shell cannot trap what it found ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Machine:
     """A home directory, fakes that come first on PATH, and what was called."""
 
@@ -55,6 +60,7 @@ class Machine:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=_hear_hangups,
         )
         self.started.append(process)
         return process
