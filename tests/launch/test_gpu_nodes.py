@@ -2,6 +2,7 @@
 
 import signal
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,21 @@ def test_a_signal_reaches_every_process(machine: Machine, nodes, number: signal.
     assert run.wait(15) == 75
     assert (machine.home / "saved.0").exists()
     assert (machine.home / "saved.1").exists()
+
+
+def test_a_result_that_comes_in_two_parts_is_read_whole(machine: Machine, nodes) -> None:
+    """On a busy machine the second that a read has may end within a line."""
+    nodes(WAIT_FOR_SIGTERM)
+    folder = machine.home / "scratch"
+    folder.mkdir()
+    run = machine.start("gpu_nodes.sh", "--hosts", "gpu1", "train", "configs/sst2.py", TMPDIR=str(folder))
+    machine.wait_for(machine.home / "ready.0")
+    (results,) = folder.glob("*/results")
+    with results.open("wb", buffering=0) as pipe:
+        pipe.write(b"0 7")
+        time.sleep(1.5)
+        pipe.write(b"3\n")
+    assert run.wait(15) == 73
 
 
 def test_processes_do_not_outlive_a_launcher_that_was_killed(machine: Machine, nodes) -> None:

@@ -105,6 +105,7 @@ ENTRY %main (state: (s32[], f32[8])) -> (s32[], f32[8]) {{
 """
     assert estimated_cycles(text) == 7 + 11 * 120
     assert estimated_cycles(text.replace("estimated_cycles", "others")) is None
+    assert estimated_cycles(text.replace("direction=LT", "direction=NE")) is None
 
 
 @pytest.mark.parametrize(
