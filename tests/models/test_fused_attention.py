@@ -138,6 +138,7 @@ def test_a_model_computes_the_same_with_it() -> None:
             logits = nnx.merge(graphdef, params)(**inputs, dropout_key=jax.random.key(3))
             return sum(jnp.square(jax.nn.log_softmax(part)).sum() for part in logits)
 
+        assert ("pallas_call" in str(jax.make_jaxpr(loss)(params))) == (attention == "fused")
         return flat_params(quick_jit(jax.grad(loss))(params))
 
     assert_gradients_equal(gradients("fused"), gradients("xla"), 2e-6)
