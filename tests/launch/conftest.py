@@ -14,11 +14,6 @@ ROOT = Path(__file__).parents[2]
 TOKEN = "hf_do_not_show_me"
 
 
-def _hear_hangups() -> None:
-    """As from a terminal, though the tests run under nohup: a shell cannot trap what it found ignored."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-
 class Machine:
     """A home directory, fakes that come first on PATH, and what was called."""
 
@@ -51,7 +46,8 @@ class Machine:
         return [call.split("\x1f")[:-1] for call in noted.split("\x1e")[:-1]]
 
     def start(self, script: str | Path, *arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.Popen:
-        command = ["bash", str(ROOT / "launch" / script), *arguments]
+        # Hang-ups are heard as in a terminal, though the tests run under nohup: bash cannot trap what it found ignored.
+        command = ["env", "--default-signal=HUP", "bash", str(ROOT / "launch" / script), *arguments]
         process = subprocess.Popen(
             command,
             cwd=cwd or self.home,
@@ -60,7 +56,6 @@ class Machine:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=_hear_hangups,
         )
         self.started.append(process)
         return process
