@@ -290,12 +290,16 @@ class _Meter:
         self._devices = list(setup.mesh.devices.flat)
         self._dtype = compute_dtype(setup.config.model.dtype, setup.mesh)
         self.dispatched: dict[int, _Work] = {}  # of steps under way
-        self._since = time.perf_counter()
+        self._since = self._until = time.perf_counter()
+        self._idle_since: float | None = None
         self._counted: list[_Work] = []
         self._waited = 0.0
 
     def count(self, step: int) -> None:
+        """A CPU runs the next step while that is dispatched: this one was done before, as `waiting_for_data` saw."""
         self._counted.append(self.dispatched.pop(step))
+        self._until = self._idle_since or time.perf_counter()
+        self._idle_since = None
 
     def paused(self) -> "_Pause":
         return _Pause(lambda seconds: setattr(self, "_since", self._since + seconds))
@@ -304,15 +308,15 @@ class _Meter:
         """Counts a wait that left the device idle: the step before, `pending`, was done when the batch came."""
 
         def report(seconds: float) -> None:
-            if pending is None or pending["loss"].is_ready():
-                self._waited += seconds
+            idle = pending is None or pending["loss"].is_ready()
+            self._waited += idle * seconds
+            self._idle_since = time.perf_counter() if idle and pending else None
 
         return _Pause(report)
 
     def speeds(self) -> dict[str, float]:
-        """Means since the last call."""
-        now = time.perf_counter()
-        seconds = max(now - self._since, 1e-9)
+        """Means of the steps counted since the last call."""
+        seconds = max(self._until - self._since, 1e-9)
         result = {
             "seconds_per_step": seconds / max(len(self._counted), 1),
             "tokens_per_second": sum(work.tokens for work in self._counted) / seconds,
@@ -323,7 +327,7 @@ class _Meter:
         utilization = model_flops_utilization(result["model_flops_per_second"], self._devices, self._dtype)
         if utilization is not None:
             result["model_flops_utilization"] = utilization
-        self._since, self._waited = now, 0.0
+        self._since, self._waited = self._until, 0.0
         self._counted.clear()
         return result
 

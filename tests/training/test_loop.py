@@ -80,9 +80,43 @@ def test_writing_for_tensorboard_imports_no_torch(tmp_path: Path) -> None:
 def test_waiting_for_data_is_what_leaves_the_device_idle(config: Config, step_is_done: bool, share: float) -> None:
     meter = loop._Meter(ready(config))
     pending: Any = {"loss": SimpleNamespace(is_ready=lambda: step_is_done)}
+    meter.dispatched[1] = loop._Work(100, 10, 1e6)
     with meter.waiting_for_data(pending):
         time.sleep(0.2)
+    meter.count(1)
     assert meter.speeds()["input_wait_share"] == pytest.approx(share, abs=0.05)
+
+
+@pytest.mark.parametrize("runs_while_dispatched", [True, False])
+def test_every_line_counts_the_time_of_its_own_steps(
+    config: Config, monkeypatch: pytest.MonkeyPatch, runs_while_dispatched: bool
+) -> None:
+    """A step of a second, noted a step late but for the last, on a CPU and on a device that works by itself."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock.now)
+    meter = loop._Meter(ready(config))
+    speeds: list[float] = []
+    done: dict[int, float] = {}
+    pending: Any = None
+
+    def note(step: int) -> None:
+        clock.now = max(clock.now, done[step])
+        meter.count(step)
+        if step % 3 == 0:
+            speeds.append(meter.speeds()["seconds_per_step"])
+
+    for step in range(1, 7):
+        with meter.waiting_for_data(pending):
+            clock.now += 0.01
+        done[step] = max(clock.now, done.get(step - 1, 0)) + 1
+        if runs_while_dispatched:
+            clock.now = done[step]
+        meter.dispatched[step] = loop._Work(100, 10, 1e6)
+        if pending is not None:
+            note(step - 1)
+        pending = {"loss": SimpleNamespace(is_ready=lambda step=step: clock.now >= done[step])}
+    note(6)
+    assert speeds == pytest.approx([1, 1], abs=0.02)
 
 
 def test_a_run_learns_and_leaves_what_the_readme_says(config: Config, tmp_path: Path) -> None:
