@@ -81,17 +81,31 @@ def by_name(text: str, default: Any) -> str:
     return re.sub(r"\bparts\.(\d+)\.", lambda found: f"parts.{names.get(found[1]) or found[1]}.", text)
 
 
+def _as_meant(arguments: list[str]) -> list[str]:
+    """`--flag=~/x`, which a shell leaves as it is, with the home directory; `--flag "- text"` as `--flag="- text"`."""
+    found: list[str] = []
+    for argument in arguments:
+        if found and re.fullmatch(r"--[\w.-]+", found[-1]) and re.match(r"-.*\s", argument):
+            found[-1] += f"={argument}"
+        else:
+            found.append(re.sub(r"^(--[\w.-]+=)~(?=/|$)", lambda flag: flag[1] + str(Path.home()), argument))
+    return found
+
+
 def parse(kind: type[T], arguments: list[str], program: str, default: Any = tyro.MISSING_NONPROP) -> T:
     """Reads flags into `kind`; a wrong one is a UserError of one line."""
     known = _flags(kind, default)
+    arguments = _as_meant(arguments)
     if not {"-h", "--help"} & set(arguments):
         for argument in arguments:
-            if re.match(r"--?[A-Za-z]", argument):
+            if re.match(r"--?[A-Za-z][\w.-]*(=|$)", argument):
                 name = _by_number(argument, default).lstrip("-").split("=")[0].replace("-", "_")
                 plain = re.sub(r"(^|\.)no_?(?=\w+$)", r"\1", name)  # --no-flag and --section.no-flag switch off
                 if name not in known and plain not in known:
                     meant = suggest(name, known)
                     hint = f"did you mean --{by_name(meant, default)}?" if meant else f"see {program} --help"
+                    if not argument.startswith("--"):
+                        hint += "; a value that begins with - is given as --flag=VALUE"
                     raise UserError(f"there is no flag {argument.split('=')[0]}; {hint}")
     shown = io.StringIO()
     try:

@@ -23,6 +23,7 @@ from jaxlm.models import BertConfig
 from jaxlm.parallel import distributed
 from jaxlm.parallel.mesh import make_mesh
 from jaxlm.verbs import env
+from jaxlm.verbs import predict as verbs_predict
 from jaxlm.verbs.train import _own_data
 
 PRESET = """
@@ -171,6 +172,24 @@ def test_a_half_remembered_flag_is_answered_with_the_right_one(
 ) -> None:
     assert cli.main(["train", str(preset), flag, "3"]) == 2
     assert capsys.readouterr().err == f"error: there is no flag {flag}; did you mean {meant}?\n"
+
+
+def test_a_value_that_looks_like_a_flag() -> None:
+    def texts(*arguments: str) -> tuple[str, ...]:
+        return flags.parse(verbs_predict.Arguments, ["model", *arguments], "predict").text
+
+    assert texts("--text", "-great film") == texts("--text=-great film") == ("-great film",)
+    assert texts("--text=-great") == ("-great",)
+    with pytest.raises(
+        UserError, match=r"there is no flag -great; .*a value that begins with - is given as --flag=VAL"
+    ):
+        texts("--text", "-great")
+
+
+def test_a_home_directory_after_an_equals_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    read = flags.parse(Config, ["--workdir=~/runs", "--data.train=~", "--data.dev=~x/y"], "train", Config())
+    assert (read.workdir, read.data.train, read.data.dev) == ("/home/ada/runs", "/home/ada", "~x/y")
 
 
 def test_a_wrong_flag_is_answered_before_jax_is_imported(preset: Path) -> None:

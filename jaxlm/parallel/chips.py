@@ -55,14 +55,15 @@ CHIPS: dict[str, Chip] = {
     # arXiv:2304.01433, table 4). Networks: a host's network interfaces there, shared among its chips.
     # A v5p's memory is what its compiler says; the page says 95 GB.
     "TPU v3": _tpu(123 / 2, 32 / 2),
-    # Multipliers: four matrix units of 128 x 128 a core there, and one core of a v5e, two of a v4 and a v5p.
+    # Multipliers: four matrix units of 128 x 128 a core there, and one core of a v5e, two of a v4 and a v5p; four of
+    # 256 x 256 of a v6e. Its page has said two as well; with two, libtpu's cycles of a product would beat the peak.
     "TPU v4": _tpu(275, 32, 1200, 300, multipliers=8 * 128**2),
     "TPU v5 lite": _tpu(197, 16, 819, 200, 25 / 8, multipliers=4 * 128**2),
     "TPU v5e": _tpu(197, 16, 819, 200, 25 / 8, multipliers=4 * 128**2),
     "TPU v5": _tpu(459, 95.74, 2765, 600, 50 / 8, multipliers=8 * 128**2),
     "TPU v5p": _tpu(459, 95.74, 2765, 600, 50 / 8, multipliers=8 * 128**2),
-    "TPU v6 lite": _tpu(918, 32, 1638, 400, 100 / 8),
-    "TPU v6e": _tpu(918, 32, 1638, 400, 100 / 8),
+    "TPU v6 lite": _tpu(918, 32, 1638, 400, 100 / 8, multipliers=4 * 256**2),
+    "TPU v6e": _tpu(918, 32, 1638, 400, 100 / 8, multipliers=4 * 256**2),
     "TPU7x": _tpu(2307 / 2, 192 / 2),
     # NVIDIA Blackwell data sheet, HGX B200 and GB200 NVL72, a GPU; half of the figure with sparsity.
     "NVIDIA GB200": _gpu(5000 / 2, 186),

@@ -39,7 +39,7 @@ def _scratch(config: Config, cleanup: contextlib.ExitStack) -> Path:
     """A directory that all processes see, and that goes when it is left: beside the run's own, if there are several."""
     place = None
     if jax.process_count() > 1:
-        place = Path(config.workdir or ".").absolute().parent
+        place = Path(config.workdir or ".").expanduser().absolute().parent
         while not place.is_dir():
             place = place.parent
         distributed.check_shared(place)

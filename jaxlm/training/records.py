@@ -32,7 +32,7 @@ def check_workdir(workdir: Path, config: Config) -> list[str]:
         raise UserError(f"--workdir {workdir} is a file; name a directory")
     saved = workdir / "config.json"
     if not saved.is_file():
-        if any(workdir.iterdir()):
+        if any(not path.name.startswith(".") for path in workdir.iterdir()):  # hidden: what a kill at the start left
             raise UserError(f"--workdir {workdir} is not empty and holds no run; name another directory")
         return []
     try:

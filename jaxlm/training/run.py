@@ -29,7 +29,7 @@ def run(config: Config, name: str, console: Console) -> None:
     Args:
       name: the preset's name; with a hash of the settings it is the default directory.
     """
-    workdir = Path(config.workdir or f"runs/{name}-{fingerprint(config)}")
+    workdir = Path(config.workdir or f"runs/{name}-{fingerprint(config)}").expanduser()
     distributed.agree("settings", flatten(config))
     distributed.check_shared(workdir)
     applied = check_workdir(workdir, config)
@@ -44,10 +44,8 @@ def run(config: Config, name: str, console: Console) -> None:
     laid_out = f", mesh {describe(mesh)}" if mesh.size > 1 else ""
     processes = distributed.describe(mesh.size, config.train.batch_size)
     console.say(f"{mesh.size} device(s) ({platform}){laid_out}, {processes}; run directory {workdir}")
-    if config.pretrain is None:
-        summary = _train_one(config, workdir, name, mesh, console)
-    else:
-        summary = _train_stages(config, workdir, mesh, console)
+    train_all = _train_one if config.pretrain is None else _train_stages
+    summary = train_all(config, workdir, name, mesh, console)
     _report(config, workdir, summary, console)
 
 
@@ -93,9 +91,6 @@ def stage_configs(config: Config, workdir: Path) -> dict[str, Config]:
 
 
 def _train_one(config: Config, workdir: Path, name: str, mesh: Mesh, console: Console) -> dict[str, Any]:
-    check_workdir(workdir, config)
-    if (summary := distributed.of_first("summary", read_summary(workdir))) is not None:
-        return summary
     made = workdir / "tokenizer"
     kept = distributed.of_first("tokenizer", (made / "vocab.txt").is_file())  # the last of its files
     setup = prepare(config, mesh, console, name, made if kept and trains_tokenizer(config) else None)
@@ -105,13 +100,15 @@ def _train_one(config: Config, workdir: Path, name: str, mesh: Mesh, console: Co
     return summary
 
 
-def _train_stages(config: Config, workdir: Path, mesh: Mesh, console: Console) -> dict[str, Any]:
+def _train_stages(config: Config, workdir: Path, name: str, mesh: Mesh, console: Console) -> dict[str, Any]:
     runs = stage_configs(config, workdir)
+    if jax.process_index() == 0:  # first, for it is what a directory is known by as this run's
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_config(workdir, config)
     results = {}
     for name, stage in runs.items():
-        results[name] = _train_one(stage, workdir / name, name, mesh, console)
-        if jax.process_index() == 0:
-            write_config(workdir, config)
+        finished = distributed.of_first("summary", read_summary(workdir / name))
+        results[name] = finished or _train_one(stage, workdir / name, name, mesh, console)
     summary = results.pop("finetune") | results
     if jax.process_index() == 0:
         plot_losses({name: workdir / name for name in runs}, workdir / "loss.png")

@@ -45,11 +45,12 @@ def test_a_preset_fits(preset: str, parameters: float, batch: tuple[str, ...], t
     gradients = parameters * 4 * 2 * (devices - 1) / devices / 2**20
     assert figure(report, "all-reduce along data") == pytest.approx(gradients, rel=0.01)
     assert "all-gather" not in report
-    if topology.startswith("v5e"):  # of others the clock is not known
-        at_least = float(re.search(r"at the chip's peaks: arithmetic ([\d.]+) ms", report)[1])
-        estimate, utilization = re.search(r"own estimate, exchange apart: ([\d.]+) ms, MFU (\d+)%", report).groups()
-        assert at_least < float(estimate) < 6 * at_least
-        assert int(utilization) == pytest.approx(100 * at_least / float(estimate), abs=1)
+    at_least = float(re.search(r"at the chip's peaks: arithmetic ([\d.]+) ms", report)[1])
+    estimate, utilization = re.search(r"own estimate, exchange apart: ([\d.]+) ms, MFU (\d+)%", report).groups()
+    assert at_least < float(estimate)
+    if topology.startswith("v5e"):  # of v6e's 256 chips each has one row, and AdamW takes most of the time
+        assert float(estimate) < 6 * at_least
+    assert int(utilization) == pytest.approx(100 * at_least / float(estimate), abs=1)
 
 
 @pytest.mark.parametrize(("preset", "batch"), [("sst2", 32 * 64 * 16), ("pretrain_bert_large", 256 * 64)])
