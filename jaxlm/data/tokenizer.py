@@ -135,7 +135,8 @@ class TextTokenizer:
 
     @classmethod
     def load(cls, directory: Path) -> "TextTokenizer":
-        """Reads `tokenizer.json`, or makes it of `vocab.txt` and `tokenizer_config.json` as transformers does.
+        """Reads `tokenizer.json`, or makes it of `vocab.txt` and `added_tokens.json`, as transformers does: what
+        `tokenizer_config.json` says of a `BertTokenizer` goes before what `tokenizer.json` says.
 
         Raises:
           UserError: neither file is there, or one is damaged.
@@ -147,11 +148,20 @@ class TextTokenizer:
             settings = {key: value["content"] if isinstance(value, dict) and "content" in value else value
                         for key, value in settings.items()}  # fmt: skip
             if (directory / "tokenizer.json").is_file():
-                return cls(tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json")), settings)
+                backend = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
+                is_bert = settings.get("tokenizer_class") in ("BertTokenizer", "BertTokenizerFast")
+                if is_bert and isinstance(backend.normalizer, normalizers.BertNormalizer):
+                    backend.normalizer = _bert_normalizer(settings)
+                if backend.post_processor is None:
+                    backend.post_processor = _post_processor(backend)
+                return cls(backend, settings)
             if (directory / "vocab.txt").is_file():
                 lines = (directory / "vocab.txt").read_text(encoding="utf-8").split("\n")
                 vocab = {token.rstrip("\r"): number for number, token in enumerate(lines) if token.rstrip("\r")}
-                return cls(_bert_backend(vocab, settings), settings)
+                backend = _bert_backend(vocab, settings)
+                if (added := directory / "added_tokens.json").is_file():
+                    _add_tokens(backend, json.loads(added.read_text(encoding="utf-8")))
+                return cls(backend, settings)
         except UserError as error:
             raise UserError(f"{directory}: {error}") from None
         except (OSError, ValueError, UnicodeDecodeError) as error:
@@ -211,10 +221,11 @@ class TextTokenizer:
 
         directory.mkdir(parents=True, exist_ok=True)
         vocab = sorted(self._backend.get_vocab().items(), key=lambda item: item[1])
+        normalizer = json.loads(self._backend.to_str())["normalizer"] or {}
         settings = {
-            "do_lower_case": self._settings.get("do_lower_case", True),
-            "strip_accents": self._settings.get("strip_accents"),
-            "tokenize_chinese_chars": self._settings.get("tokenize_chinese_chars", True),
+            "do_lower_case": normalizer.get("lowercase", True),
+            "strip_accents": normalizer.get("strip_accents"),
+            "tokenize_chinese_chars": normalizer.get("handle_chinese_chars", True),
             "model_max_length": max_length,
             # BertTokenizer would split words its own way, whatever tokenizer.json says.
             "tokenizer_class": "BertTokenizer" if self._memory is not None else "PreTrainedTokenizerFast",
@@ -257,18 +268,30 @@ def _bert_backend(vocab: dict[str, int], settings: dict) -> tokenizers.Tokenizer
     backend = tokenizers.Tokenizer(
         tokenizers.models.WordPiece(vocab, unk_token=settings.get("unk_token", "[UNK]"), max_input_chars_per_word=100)
     )
-    backend.normalizer = normalizers.BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
-        strip_accents=settings.get("strip_accents"),
-        lowercase=settings.get("do_lower_case", True),
-    )
+    backend.normalizer = _bert_normalizer(settings)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = tokenizers.decoders.WordPiece(prefix="##")
     special = [settings.get(f"{name}_token", f"[{name.upper()}]") for name in ("pad", "unk", "cls", "sep", "mask")]
     backend.add_special_tokens([token for token in special if token in vocab])
     backend.post_processor = _post_processor(backend)
     return backend
+
+
+def _bert_normalizer(settings: dict) -> normalizers.BertNormalizer:
+    return normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+        strip_accents=settings.get("strip_accents"),
+        lowercase=settings.get("do_lower_case", True),
+    )
+
+
+def _add_tokens(backend: tokenizers.Tokenizer, added: dict[str, int]) -> None:
+    """Adds tokens that older releases of transformers kept beside vocab.txt."""
+    for token, number in sorted(added.items(), key=lambda item: item[1]):
+        backend.add_tokens([token])
+        if (given := backend.token_to_id(token)) != number:
+            raise UserError(f"added_tokens.json gives {token} the id {number}; after vocab.txt it is {given}")
 
 
 def _post_processor(backend: tokenizers.Tokenizer) -> processors.BertProcessing:

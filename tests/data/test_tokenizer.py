@@ -88,3 +88,47 @@ def test_a_directory_without_a_usable_tokenizer_is_named(tmp_path: Path, files: 
     with pytest.raises(UserError, match=message) as error:
         TextTokenizer.load(tmp_path)
     assert str(tmp_path) in str(error.value)
+
+
+def as_transformers(directory: Path, exported: Path, texts: list[str] = TEXTS) -> None:
+    """A directory's tokens are those of transformers, before and after it went through here."""
+    loaded = TextTokenizer.load(directory)
+    loaded.save(exported, 32)
+    encoded = loaded.encode(texts)
+    ours = [encoded.input_ids[a:b].tolist() for a, b in zip(encoded.offsets, encoded.offsets[1:], strict=False)]
+    assert AutoTokenizer.from_pretrained(directory)(texts)["input_ids"] == ours
+    assert AutoTokenizer.from_pretrained(exported)(texts)["input_ids"] == ours
+
+
+@pytest.mark.parametrize("kind", [None, "PreTrainedTokenizerFast", "BertTokenizer", "BertTokenizerFast"])
+@pytest.mark.parametrize("stated", [{}, {"do_lower_case": True}, {"do_lower_case": False, "strip_accents": True}])
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_a_tokenizer_file_and_its_config_that_disagree(
+    tmp_path: Path, kind: str | None, stated: dict[str, bool], lowercase: bool
+) -> None:
+    TextTokenizer.train(TEXTS + WORDS, 60, lowercase, min_frequency=1).save(tmp_path, 32)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    kept = {name: value for name, value in config.items() if name.endswith("_token")}
+    told = {} if kind is None else {"tokenizer_class": kind}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(kept | stated | told))
+    as_transformers(tmp_path, tmp_path / "exported")
+
+
+def test_tokens_that_were_added_beside_a_vocabulary_file(vocab_directory: Path) -> None:
+    (vocab_directory / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
+    added = {"isn't": 5 + len(WORDS), "[ENT]": 6 + len(WORDS)}
+    (vocab_directory / "added_tokens.json").write_text(json.dumps(added))
+    as_transformers(vocab_directory, vocab_directory / "exported", [*TEXTS, "the [ENT] and the cafe"])
+    assert added["[ENT]"] in TextTokenizer.load(vocab_directory).encode(["a [ENT]"]).input_ids
+    (vocab_directory / "added_tokens.json").write_text('{"[ENT]": 3}')
+    with pytest.raises(UserError, match=r"added_tokens.json gives \[ENT\] the id 3; after vocab.txt it is 30"):
+        TextTokenizer.load(vocab_directory)
+
+
+def test_a_tokenizer_file_that_adds_no_special_tokens_gets_berts(tmp_path: Path) -> None:
+    TextTokenizer.train(TEXTS, 60, True).save(tmp_path, 32)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content | {"post_processor": None}))
+    loaded = TextTokenizer.load(tmp_path)
+    first, *_, last = loaded.encode(["a tab"]).input_ids
+    assert (loaded.token(first), loaded.token(last)) == ("[CLS]", "[SEP]")
