@@ -5,7 +5,7 @@
 say() { echo "$(date '+%F %T') $name: $*" >&2; }
 
 babysit() {
-  local found seen=''
+  local found seen='' made=''
   if [ -n "$dry_run" ]; then
     create
     echo "# when it is ACTIVE:"
@@ -33,20 +33,25 @@ babysit() {
     state=${found%% *}
     [ "$state" = "$seen" ] || say "$state"
     seen=$state
+    [ "$state" = ABSENT ] || made=1
     case "$state" in
       ABSENT)
-        create
-        continue
+        create || {
+          [ -n "$made" ] || exit 1 # no quota, no such accelerator
+          say "asking failed; trying again"
+          pause
+        }
+        made=1
         ;;
       ACTIVE) tend "$@" ;;
       SUSPENDED) # the machines were taken away; such a request is never served again
         say "preempted; asking for new machines"
-        delete
+        give_back || pause
         ;;
       FAILED)
         say "the request failed: $(why_failed)"
         count_failure 1
-        delete
+        give_back || pause
         ;;
       # CREATING, ACCEPTED, WAITING_FOR_RESOURCES, PROVISIONING, SUSPENDING, DELETING: time will tell
       *) pause ;;
@@ -122,8 +127,22 @@ count_failure() { # EXIT_CODE of this script if that was once too often
   fi
 }
 
+give_back() {
+  delete || {
+    say "deleting failed; trying again"
+    return 1
+  }
+}
+
 finish() { # EXIT_CODE
+  local tries=0
   on_hosts "tail -n 40 jaxlm-$name.log" || true
-  [ -n "$keep" ] || delete
+  if [ -z "$keep" ]; then
+    until give_back; do # machines that nobody uses cost as much
+      tries=$((tries + 1))
+      [ "$tries" -lt 10 ] || fail "$name could not be deleted and is paid for still: \`tpu_vm.sh delete $name\`"
+      pause
+    done
+  fi
   exit "$1"
 }

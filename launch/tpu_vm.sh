@@ -141,7 +141,7 @@ create() {
 delete() {
   local found
   if [ -z "$dry_run" ]; then
-    found=$(look) || exit 1
+    found=$(look) || return
     case "$found" in
       ABSENT) echo "there is no $name; nothing to delete" >&2; return ;;
       *" $name") ;;

@@ -42,7 +42,7 @@ def find_cluster(mode: str) -> Cluster:
         found = look()
         if mode == "explicit" and found is None:
             raise UserError(f"--mesh.distributed explicit needs {', '.join(OWN)} in the environment of each process")
-        if found is not None and (found.processes > 1 or look is _explicit):
+        if found is not None and (found.processes > 1 or look in (_explicit, _tpu)):
             return found
         if found is not None and found.source:
             remark = found.source

@@ -220,6 +220,30 @@ def test_a_preempted_run_goes_on_under_its_own_name_on_new_machines(machine: Mac
     )
 
 
+def test_a_call_of_gcloud_that_fails_is_made_again(machine: Machine) -> None:
+    with open(machine.programs / "gcloud", "a", encoding="utf-8") as program:
+        program.write(r"""
+        case "$4" in create | delete)
+          n=$(($(cat "$HOME/$4" 2>/dev/null || echo 0) + 1)); echo "$n" >"$HOME/$4"
+          case "$4 $n" in "create 2" | "create 3" | "delete 1" | "delete 3") echo "ERROR: 503" >&2; exit 1 ;; esac
+        esac
+        """)
+    seen = ["ABSENT", "ACTIVE", "SUSPENDED", "SUSPENDED", "SUSPENDED", "SUSPENDED", "ABSENT", "ABSENT", "ABSENT"]
+    answers(machine, [*seen, "ACTIVE"], [host("absent"), host("exit 0")])
+    assert babysit(machine).code == 0
+    made = [call[0] for call in gcloud(machine) if call[0] in ("create", "delete")]
+    # The last one of each is that which works.
+    assert made == ["create", "delete", "delete", "create", "create", "create", "delete", "delete"]
+
+
+def test_machines_that_cannot_be_had_at_all_end_it(machine: Machine) -> None:
+    with open(machine.programs / "gcloud", "a", encoding="utf-8") as program:
+        program.write('[ "$4" != create ] || exit 1\n')
+    answers(machine, ["ABSENT"], [])
+    assert babysit(machine).code == 1
+    assert sum(call[0] == "create" for call in gcloud(machine)) == 1
+
+
 def test_a_run_that_has_saved_itself_is_started_again_however_often(machine: Machine) -> None:
     answers(
         machine, ["ACTIVE"], [*[host("exit 75", "exit 75"), host("running", "exit 75")] * 5, host("exit 0", "exit 0")]

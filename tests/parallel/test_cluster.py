@@ -205,6 +205,8 @@ def test_a_tpu_slice_is_found_by_jax_and_one_host_of_it_alone_is_one_process(
     monkeypatch.setattr(cloud_tpu_cluster, "get_tpu_env_value_from_metadata", lambda key: None)
     assert find_cluster("auto") == Cluster("TPU on GKE", "localhost:8482", 4, 2)
     environment.set({"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"})
+    environment.set({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"})  # as in any JobSet
+    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: None)
     assert find_cluster("auto") == Cluster("TPU on GKE, one host")
     environment.set({"TPU_WORKER_ID": "zero", "TPU_WORKER_HOSTNAMES": "t0,t1"})
     with pytest.raises(UserError, match=r"TPU on GKE: JAX could not find out its hosts: .*--mesh\.distributed off"):
