@@ -92,8 +92,10 @@ def validate(config: Stage, where: str = "") -> None:
                 f"at least {least}, or windows would not overlap: [CLS], a question (qa.max_question_length "
                 f"{qa.max_question_length}), [SEP], qa.stride {qa.stride}, [SEP]",
             ),
-            (not train.label_smoothing, "train.label_smoothing", train.label_smoothing, "0 in question_answering"),
         ]  # fmt: skip
+    if config.task in ("question_answering", "regression", "embedding", "masked_lm"):
+        rule = f"0 in {config.task}, which does not learn labels"
+        checks.append((not train.label_smoothing, "train.label_smoothing", train.label_smoothing, rule))
     if isinstance(config, Config):
         devices = config.mesh.devices
         checks += [

@@ -89,7 +89,8 @@ requirements_hash() {
 set_up() {
   local python part target stamp wanted
   python=$venv/bin/python
-  if [ ! -x "$python" ]; then
+  # Without its package python3-venv, a Debian leaves an environment without pip behind.
+  if [ ! -x "$python" ] || { [ ! -e "$venv/.installed-base" ] && ! "$python" -m pip --version >/dev/null 2>&1; }; then
     python=$(find_python)
     [ -n "$dry_run" ] || echo "making a virtual environment in $venv with $("$python" --version)" >&2
     step "$python" -m venv "$venv"

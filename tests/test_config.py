@@ -1,9 +1,13 @@
-"""What resuming makes of changed settings."""
+"""What is made of settings: of changed ones when a run goes on, and of those that would do nothing."""
 
 import dataclasses
 
-from jaxlm.config import Config, OptimSettings, TrainSettings
+import pytest
+
+from jaxlm.config import Config, DataSettings, OptimSettings, TaskName, TrainSettings
 from jaxlm.config_changes import changes, fingerprint, flatten
+from jaxlm.config_checks import validate
+from jaxlm.errors import UserError
 
 
 def test_changes_are_applied_or_refused_by_setting() -> None:
@@ -17,6 +21,13 @@ def test_a_run_from_before_a_setting_existed_had_its_default() -> None:
     assert changes(old, Config()) == ([], [])
     other = dataclasses.replace(Config(), labels=dataclasses.replace(Config().labels, out_of_scope="oos"))
     assert changes(old, other) == ([], ["labels.out_of_scope: None -> oos"])
+
+
+@pytest.mark.parametrize("task", ["regression", "embedding", "masked_lm"])
+def test_labels_are_smoothed_only_where_there_are_labels(task: TaskName) -> None:
+    config = Config(task=task, data=DataSettings(train="x"), train=TrainSettings(label_smoothing=0.1))
+    with pytest.raises(UserError, match=rf"--train\.label_smoothing is 0\.1; it must be 0 in {task}"):
+        validate(config)
 
 
 def test_the_default_directory_depends_on_what_differs_from_the_defaults_alone() -> None:

@@ -222,6 +222,10 @@ class Inputs(NamedTuple):
         if segment_ids is not None and attention_mask is not None:
             raise ValueError("pass segment_ids (packed rows) or attention_mask (one example a row), not both")
         rows, length = input_ids.shape
+        given = {"attention_mask": attention_mask, "token_type_ids": token_type_ids, "segment_ids": segment_ids}
+        for name, array in given.items():
+            if array is not None and jnp.shape(array) != input_ids.shape:
+                raise ValueError(f"{name} has shape {jnp.shape(array)}; that of input_ids is meant, {input_ids.shape}")
         packed = segment_ids is not None
         if packed and position_ids is None:
             raise ValueError("packed rows need position_ids, which start again at 0 in each example")

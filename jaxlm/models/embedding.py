@@ -91,11 +91,11 @@ class SentenceEncoder(PretrainedModel):
 
 def _means(hidden: jax.Array, segment_ids: jax.Array, first: jax.Array) -> jax.Array:
     """The mean over each example's tokens: `[rows, n, hidden]` of `hidden [rows, length, hidden]`, in float32."""
-    segments = gather_tokens(segment_ids, first)
+    segments = jnp.maximum(gather_tokens(segment_ids, first), 1)  # rows that are padded on the left start with 0
     own = (segment_ids[:, None, :] == segments[:, :, None]).astype(hidden.dtype)
     # In full precision: the sum of many tokens would feel the shorter mantissa that accelerators take by default.
     sums = jnp.einsum("rnl,rlh->rnh", own, hidden, precision="highest", preferred_element_type=jnp.float32)
-    return sums / own.sum(-1, keepdims=True, dtype=jnp.float32)
+    return sums / jnp.maximum(own.sum(-1, keepdims=True, dtype=jnp.float32), 1)
 
 
 def unit(vectors: jax.Array) -> jax.Array:

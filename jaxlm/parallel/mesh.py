@@ -223,6 +223,7 @@ def set_up_compilation_cache() -> str:
     default = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "jaxlm", "xla")
     place = os.environ.get("JAX_COMPILATION_CACHE_DIR", default)
     jax.config.update("jax_compilation_cache_dir", place)
-    # Not the smallest: the place may be a bucket, which takes longer to answer than they to compile.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        # Not the smallest: the place may be a bucket, which takes longer to answer than they to compile.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     return place

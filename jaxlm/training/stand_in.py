@@ -75,7 +75,7 @@ def stand_in(config: Config, folder: Path, *, data_is_given: bool, tokens: int |
         rows = _ROWS[config.task](config, data.max_length, length)
         path = folder / "train.jsonl"
         with path.open("w") as file:
-            file.writelines(json.dumps(row) + "\n" for _, row in zip(range(batch_size), rows, strict=False))
+            file.writelines(json.dumps(row) + "\n" for _, row in zip(range(max(batch_size, 2)), rows, strict=False))
         data = dataclasses.replace(data, train=str(path), bad_rows="error")
         assumed.append(f"no data given: {how_long} are assumed; --tokens_per_example or --data.train says more")
     return StandIn(_without_dev(config, model=model, data=data, train=train), assumed, scale)
@@ -174,10 +174,11 @@ def _pairs(config: Config, longest: int, usual: int) -> Iterator[dict[str, Any]]
     for number, length in enumerate(_lengths(longest, usual)):
         texts = [_text(max(length - 2, 1), number + part) for part in range(3)]
         row: dict[str, Any] = dict(zip(("text", "text_pair", "negative"), texts, strict=True))
-        if config.data.negative is None:
+        scored, positive = config.embedding.loss != "contrastive", config.embedding.positive
+        if config.data.negative is None or scored:
             del row["negative"]
-        if config.embedding.loss == "cosine":
-            row["label"] = number % 2
+        if scored or positive is not None:
+            row["label"] = positive or number % 2
         yield row
 
 

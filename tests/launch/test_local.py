@@ -32,6 +32,20 @@ def test_a_python_of_uv_is_found_where_the_system_has_none(machine: Machine) -> 
     assert "Python 3.11 or later is needed" in found.err
 
 
+def test_an_environment_that_was_left_half_made_is_made_again(machine: Machine) -> None:
+    """As a Debian without python3-venv leaves it: with a Python that has no pip."""
+    venv = machine.home / "venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").write_text('#!/bin/sh\n[ "$*" != "-m pip --version" ] || exit 1\n')
+    (venv / "bin" / "python").chmod(0o755)
+    settings = {"JAXLM_VENV": str(venv), "JAXLM_PLATFORM": "cpu", "PYTHON": sys.executable}
+    found = machine.run("local.sh", "--dry-run", "env", **settings)
+    assert found.out.splitlines()[0] == f"{sys.executable} -m venv {venv}"
+    (venv / ".installed-base").touch()  # whoever installed into it did so without pip
+    found = machine.run("local.sh", "--dry-run", "env", **settings)
+    assert "-m venv" not in found.out
+
+
 def test_a_dry_run_prints_the_commands_and_does_nothing(machine: Machine) -> None:
     venv = machine.home / "venv"
     settings = {"JAXLM_VENV": str(venv), "JAXLM_PLATFORM": "cuda", "PYTHON": sys.executable}

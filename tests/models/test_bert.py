@@ -132,6 +132,8 @@ ONES = np.ones((2, 5), int)
         ({"segment_ids": ONES, "attention_mask": ONES}, "not both"),
         ({"segment_ids": ONES}, "position_ids"),
         ({"segment_ids": ONES, "position_ids": ONES, "dropout_key": jax.random.key(0)}, "example_ids"),
+        ({"attention_mask": np.ones(5, int)}, r"attention_mask has shape \(5,\); that of input_ids is meant, \(2, 5\)"),
+        ({"token_type_ids": np.ones((2, 4), int)}, "token_type_ids has shape"),
         ({"input_ids": np.ones((1, 25), int)}, "25 tokens a row, and the model has 24"),
     ],
 )

@@ -51,6 +51,17 @@ def test_vectors_equal_those_of_pytorch(mode: PoolingMode, normalize: bool, chec
     np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
 
 
+def test_padding_on_the_left_is_no_part_of_the_mean(checkpoints: Checkpoints) -> None:
+    config = dataclasses.replace(_config(checkpoints), pooling=Pooling("mean", False))
+    model = nnx.merge(
+        SentenceEncoder.abstract(config)[0],
+        SentenceEncoder.load_params(checkpoints.directory("BertModel"), config, jax.random.key(0)),
+    )
+    ids = np.array([[0, 0, 5, 6, 7]])
+    left = model(ids, attention_mask=ids > 0, position_ids=np.maximum(np.arange(5) - 2, 0)[None])
+    np.testing.assert_allclose(left.sentence_embedding, model(ids[:, 2:]).sentence_embedding, atol=1e-5, rtol=0)
+
+
 def _config(checkpoints: Checkpoints) -> Any:
     return SentenceEncoder.read_config(checkpoints.directory("BertModel"))
 

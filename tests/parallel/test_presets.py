@@ -3,10 +3,13 @@
 import dataclasses
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from jaxlm.config import Config, MeshSettings
+from jaxlm.config import Config, MeshSettings, ModelSettings
+from jaxlm.parallel.mesh import make_mesh
+from jaxlm.training.setup import set_up
 from jaxlm.training.stand_in import stand_in
 
 from .programs import Programs
@@ -34,6 +37,26 @@ def small(config: Config, folder: Path) -> Config:
         config, model=model, data=data, train=train, mesh=MeshSettings(devices=8, fsdp=2, tensor=2)
     )
     return stand_in(config, folder, data_is_given=False).config
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("embeddings_stsb", {"embedding": {"loss": "cosent"}}),
+        ("embeddings_nli", {"embedding": {"positive": "entailment"}}),
+        ("embeddings_stsb", {"data": {"negative": "worst"}}),
+        ("sst2", {"train": {"batch_size": 1}}),
+    ],
+)
+def test_data_is_made_up_for_any_settings(name: str, settings: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    config: Config = runpy.run_path(str(CONFIGS / f"{name}.py"))["config"]
+    config = dataclasses.replace(
+        config, **{part: dataclasses.replace(getattr(config, part), **values) for part, values in settings.items()}
+    )
+    shape = ModelSettings(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=128)
+    config = dataclasses.replace(config, model=shape, data=dataclasses.replace(config.data, vocab_size=60))
+    setup = set_up(stand_in(config, tmp_path, data_is_given=False).config, make_mesh(1))
+    assert setup.batches["train"].count(0) == config.train.batch_size
 
 
 @pytest.mark.parametrize("name", PRESETS)
