@@ -193,7 +193,7 @@ class Reader:
                 if not text.strip():
                     return None
                 try:
-                    values = json.loads(text)
+                    values = files.parse_json(text)
                     problem = None if isinstance(values, dict) else "no JSON object"
                 except json.JSONDecodeError as error:
                     problem = f"no JSON: {error}"

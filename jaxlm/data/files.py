@@ -73,6 +73,7 @@ def reading(path: Path) -> Iterator[IO[bytes]]:
     """
     with open_bytes(path) as file:
         try:
+            _refuse_utf16(path, file.peek(2))  # type: ignore[attr-defined]
             yield file
         except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
             raise UserError(f"{path}: the compressed file is damaged ({error})") from None
@@ -80,16 +81,23 @@ def reading(path: Path) -> Iterator[IO[bytes]]:
             raise UserError(f"{path}: {error.strerror or error}") from None
 
 
+def _refuse_utf16(path: Path, head: bytes) -> None:
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise UserError(f"{path} is UTF-16; UTF-8 is meant: iconv -f UTF-16 -t UTF-8 {path.name} > NEW")
+
+
 def lines(path: Path) -> Iterator[tuple[int, str | None]]:
     """Numbered lines without their ends; None for a line that is not UTF-8. A leading byte-order mark is dropped.
 
     Raises:
-      UserError: the compressed stream is damaged.
+      UserError: the compressed stream is damaged, or the file is UTF-16.
     """
     number = 0
     try:
         with open_bytes(path) as file:
             for number, raw in enumerate(file, 1):
+                if number == 1:
+                    _refuse_utf16(path, raw)
                 try:
                     yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 except UnicodeDecodeError:
@@ -115,6 +123,25 @@ def read_rows(path: Path, splits: Sequence[str] = (), *, columns: bool = False) 
     return readers[suffix](path)
 
 
+_HALF_A_PAIR = re.compile("[\ud800-\udfff]")
+
+
+def parse_json(text: str) -> Any:
+    """`json.loads`, with U+FFFD for half a surrogate pair, as of an emoji that was cut: no tokenizer takes that."""
+    value = json.loads(text)
+    return _mended(value) if "\\ud" in text or "\\uD" in text else value
+
+
+def _mended(value: Any) -> Any:
+    if isinstance(value, str):
+        return _HALF_A_PAIR.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_mended(item) for item in value]
+    if isinstance(value, dict):
+        return {_mended(key): _mended(item) for key, item in value.items()}
+    return value
+
+
 def read_json(path: Path) -> Any:
     """The content of a json file.
 
@@ -124,7 +151,7 @@ def read_json(path: Path) -> Any:
     with reading(path) as file:
         raw = file.read()
     try:
-        return json.loads(raw.decode("utf-8-sig"))
+        return parse_json(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -144,8 +171,11 @@ def _json(path: Path, splits: Sequence[str]) -> Iterator[Row]:
     parts = {"": content}
     if isinstance(content, dict):
         parts = {key: value for key, value in content.items() if key.removeprefix("oos_") in splits}
+        if not parts and not any(isinstance(value, (list, dict)) for value in content.values()):
+            parts = {"": [content]}  # a single row
         if not parts:
-            raise UserError(f"{path}: none of {', '.join(splits)} is among its keys ({', '.join(content)[:200]})")
+            meant = f"one of {', '.join(splits)} among its keys is meant" if splits else "a list of rows is meant"
+            raise UserError(f"{path}: it holds an object with keys {', '.join(content)[:200]}; {meant}")
     for key, items in parts.items():
         if not isinstance(items, list):
             raise UserError(f"{path}: {f'{key} is' if key else 'it holds'} no list of rows")
@@ -221,7 +251,7 @@ def _jsonl(path: Path) -> Iterator[Row]:
             yield Row(number, [], "not UTF-8")
         elif line.strip():
             try:
-                value = json.loads(line)
+                value = parse_json(line)
             except json.JSONDecodeError as error:
                 yield Row(number, [], f"no JSON: {error}")
                 continue
@@ -262,8 +292,15 @@ def stated_names(path: Path) -> dict[str, list[str]]:
 
     try:
         noted = (pyarrow.parquet.read_schema(path).metadata or {}).get(b"huggingface", b"{}")
-        features = json.loads(noted).get("info", {}).get("features", {})
-        found = {name: {**feature, **feature.get("feature", {})} for name, feature in features.items()}
+        features = dict(json.loads(noted).get("info", {}).get("features", {}))
     except (pyarrow.ArrowException, OSError, ValueError, AttributeError, TypeError):
         return {}  # a note of another kind, or none: reading the rows says what is wrong with the file
-    return {name: list(feature["names"]) for name, feature in found.items() if isinstance(feature.get("names"), list)}
+    found: dict[str, list[str]] = {}
+    for name, feature in features.items():
+        if isinstance(feature, dict) and "feature" in feature:
+            feature = feature["feature"]
+        if isinstance(feature, list) and feature:  # how older releases note a list of such
+            feature = feature[0]
+        if isinstance(feature, dict) and isinstance(feature.get("names"), list):
+            found[name] = list(feature["names"])
+    return found

@@ -1,6 +1,7 @@
 """Whether the first line of a file without known column names is one of names."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 
 from jaxlm.config import DataSettings
@@ -17,7 +18,7 @@ def looks_like_header(source: str, rows: Sequence[Row], settings: DataSettings) 
     """Whether the first of `rows` looks like names of columns, and no other; where it does, that is said.
 
     Its cells are short and differ, and in some column it is unlike all others: they are numbers and it is none, or they
-    are few values that occur again and again, as classes do, and it is none of these.
+    are few values, nearly all of which occur again, as classes do, and it is none of these.
     """
     if settings.header != "auto" or len(rows) < 3 or len(rows[0].values) < 2:
         return False
@@ -47,4 +48,6 @@ def _stands_out(name: str, others: Sequence[str]) -> bool:
         return True
     if len(others) < _FEWEST_ROWS:
         return False
-    return len(set(others)) <= max(2, len(others) // 10) and all(others.count(value) > 1 for value in set(others))
+    counts = Counter(others)
+    recurring = sum(count > 1 for count in counts.values())
+    return len(counts) <= max(2, len(others) // 3) and recurring >= 0.9 * len(counts)

@@ -1,8 +1,9 @@
 """What a cell of a label column says: a class, a number, or any number of classes."""
 
 import ast
-import contextlib
 import math
+import re
+from collections.abc import Collection
 from typing import Any, Literal
 
 LabelKind = Literal["class", "number", "set"]
@@ -17,7 +18,8 @@ def read_label(cell: Any, kind: LabelKind) -> Any:
             raise ValueError("0 or 1 for each label; a list of those that apply is meant", f" ({cell!r})")
         return tuple(dict.fromkeys(names))
     name = label_name(cell)
-    if cell is None or name in ("", "-"):  # SNLI's - is where its annotators did not agree
+    # SNLI's - is where its annotators did not agree; a number that is none is an empty cell of a table of numbers.
+    if cell is None or name in ("", "-") or (isinstance(cell, float) and math.isnan(cell)):
         raise ValueError("no label")
     if isinstance(cell, (list, dict)):
         raise ValueError("a label that is neither name nor number", f" ({cell!r})")
@@ -35,14 +37,41 @@ def read_label(cell: Any, kind: LabelKind) -> Any:
 def _items(cell: Any) -> list[Any]:
     """The labels in a cell: a list, also one that a csv holds as text, or text with commas; of an object with true and
     false, or 1 and 0, for each label, those that apply."""
-    if isinstance(cell, str) and cell.strip().startswith("["):
-        with contextlib.suppress(ValueError, SyntaxError):
-            cell = ast.literal_eval(cell.strip())
+    if isinstance(cell, str) and cell.strip().startswith("[") and cell.strip().endswith("]"):
+        cell = _list_in_text(cell.strip())
     if isinstance(cell, dict):
         if not all(value in (0, 1) for value in cell.values()):
             raise ValueError("labels that are an object with other values than true and false", f" ({cell!r})")
         return [name for name, applies in cell.items() if applies]
     return cell if isinstance(cell, list) else str("" if cell is None else cell).split(",")
+
+
+_ITEM = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s,'"]+""")
+
+
+def _list_in_text(text: str) -> list[Any]:
+    """`['joy', 'love']` as Python prints a list, `['joy' 'love']` or `[ 2 27]` as numpy does, or `[joy, love]`."""
+    inside = text[1:-1]
+    if "," not in _ITEM.sub("", inside):
+        return [ast.literal_eval(item) if item[0] in "'\"" else _number_or_name(item) for item in _ITEM.findall(inside)]
+    try:
+        found = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return inside.split(",")
+    return found if isinstance(found, list) else [found]
+
+
+def _number_or_name(text: str) -> Any:
+    """numpy's `1.` is the number 1."""
+    return float(text) if re.fullmatch(r"\d+\.0*", text) else text
+
+
+def withheld(names: Collection[str]) -> str | None:
+    """The name among those of a column that says that there is no label: -1, where the `datasets` library numbers three
+    or more classes from 0. (Beside 0 and 1 it may be a class.)"""
+    numbers = set(names) - {"-1"}
+    counted = numbers == {str(number) for number in range(len(numbers))}
+    return "-1" if "-1" in names and counted and len(numbers) > 2 else None
 
 
 def label_name(cell: Any) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxlm.data.files import Row
 from jaxlm.errors import UserError
 
+ClassNames = dict[str, list[str]]  # the names of numbered classes, by column
 SPLITS = {"train": ("train",), "dev": ("validation", "dev", "valid", "val"), "test": ("test",)}
 
 
@@ -27,7 +28,7 @@ def scheme_rows(spec: str, split: str) -> Iterator[Row]:
     return SCHEMES[scheme](name, split)[1]
 
 
-def _tfds(name: str, split: str) -> tuple[list[str] | None, Iterator[Row]]:
+def _tfds(name: str, split: str) -> tuple[ClassNames, Iterator[Row]]:
     """A tensorflow-datasets text set by random access, without TensorFlow."""
     try:
         import tensorflow_datasets as tfds
@@ -64,7 +65,7 @@ def _tfds(name: str, split: str) -> tuple[list[str] | None, Iterator[Row]]:
         for index in range(len(source)):
             yield Row(index + 1, {key: decode(key, value) for key, value in source[index].items()})
 
-    return next(iter(classes.values()), None), rows()
+    return classes, rows()
 
 
 def _check_reachable(source: str, urls: list[str]) -> None:
@@ -82,7 +83,7 @@ def _check_reachable(source: str, urls: list[str]) -> None:
             ) from None
 
 
-def _hf(name: str, split: str) -> tuple[list[str] | None, Iterator[Row]]:
+def _hf(name: str, split: str) -> tuple[ClassNames, Iterator[Row]]:
     try:
         import datasets
     except ImportError:
@@ -100,13 +101,16 @@ def _hf(name: str, split: str) -> tuple[list[str] | None, Iterator[Row]]:
         raise UserError(f"hf:{name}: {str(error).strip().splitlines()[0]}") from None
     classes, of_items = _class_names(loaded.features)
 
+    def named(names: list[str], number: int | None) -> str | None:
+        return names[number] if number is not None and number >= 0 else None
+
     def decode(key: str, value: Any) -> Any:
         if key in of_items:
-            return [of_items[key][item] if item >= 0 else None for item in value]
-        return value if key not in classes else classes[key][value] if value >= 0 else None
+            return [named(of_items[key], item) for item in value]
+        return named(classes[key], value) if key in classes else value
 
     rows = (Row(i, {k: decode(k, v) for k, v in row.items()}) for i, row in enumerate(loaded, 1))
-    return next(iter(classes.values()), None), rows
+    return classes, rows
 
 
 def _class_names(features: Any) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
@@ -134,7 +138,7 @@ def _split(source: str, asked: str, split: str, available: list[str]) -> str:
 _PASSAGES_PER_TOPIC = {"train": 60, "dev": 60, "test": 60}  # of docs:topics, so that no topic outweighs the others
 
 
-def _docs(name: str, split: str) -> tuple[list[str] | None, Iterator[Row]]:
+def _docs(name: str, split: str) -> tuple[ClassNames, Iterator[Row]]:
     """The documentation that the installation carries; `topics` is labelled, `text` is not."""
     from jaxlm.data import installed_docs
 
@@ -150,10 +154,10 @@ def _docs(name: str, split: str) -> tuple[list[str] | None, Iterator[Row]]:
         rows = (Row(i, {"text": text}) for i, text in enumerate(installed_docs.pretraining_texts(part), 1))
     else:
         raise UserError(f"docs:{name}: there are docs:topics and docs:text")
-    return None, rows
+    return {}, rows
 
 
-SCHEMES: dict[str, Callable[[str, str], tuple[list[str] | None, Iterator[Row]]]] = {
+SCHEMES: dict[str, Callable[[str, str], tuple[ClassNames, Iterator[Row]]]] = {
     "tfds": _tfds,
     "hf": _hf,
     "docs": _docs,

@@ -1,6 +1,7 @@
 """Where examples come from: a setting such as `train.tsv.xz`, `tfds:glue/sst2` or `docs:topics` becomes a `Table`."""
 
 import dataclasses
+import itertools
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,11 +14,13 @@ from jaxlm.config import DataSettings
 from jaxlm.data import files
 from jaxlm.data.files import Row
 from jaxlm.data.header import looks_like_header
-from jaxlm.data.labels import LabelKind, read_label
-from jaxlm.data.schemes import SCHEMES, SPLITS, is_scheme
+from jaxlm.data.labels import LabelKind, read_label, withheld
+from jaxlm.data.schemes import SCHEMES, SPLITS, ClassNames, is_scheme
 from jaxlm.errors import NoSuchColumn, UserError
 
 log = logging.getLogger("jaxlm")
+
+_SAMPLE = 1000  # rows by which columns are told apart
 
 TEXT_NAMES = ("text", "sentence", "text_a", "sentence1", "question1", "premise", "question", "review", "content",
                "document", "passage", "utterance", "query", "tweet", "comment", "message", "title",
@@ -101,22 +104,31 @@ def read_table(
       UserError: no such data, no such column, or (unless `settings.bad_rows` is "skip") a row that cannot be read.
     """
     scheme, _, name = spec.partition(":")
-    stated: dict[str, list[str]] = {}
+    stated: ClassNames = {}
     if is_scheme(spec):
-        label_names, rows = SCHEMES[scheme](name, split)
+        stated, rows = SCHEMES[scheme](name, split)
     elif name and "/" not in scheme and not Path(spec).exists():
         known = ", ".join(f"{known}:" for known in SCHEMES)
         raise UserError(f"{spec}: unknown kind of data {scheme!r}; a path or one of {known} is meant")
     else:
-        columns = label_kind is not None or settings.text_pair is not None
-        label_names, rows = None, files.read_rows(Path(spec), SPLITS[split], columns=columns)
+        columns = label_kind is not None or settings.text_pair is not None or _has_labels(Path(spec), known_labels)
+        rows = files.read_rows(Path(spec), SPLITS[split], columns=columns)
         if files.data_format(Path(spec)) == ".parquet":
             stated = files.stated_names(Path(spec))
         if running_text and files.data_format(Path(spec)) == ".txt":
             rows = (row for row in rows if row.problem or any(str(value).strip() for value in row.values))
-    return _table(
-        spec, rows, label_names, settings, names, label_kind=label_kind, known_labels=known_labels, stated=stated
-    )
+    return _table(spec, rows, settings, names, label_kind=label_kind, known_labels=known_labels, stated=stated)
+
+
+def _has_labels(path: Path, known_labels: Collection[str]) -> bool:
+    """Whether the lines of a txt file have tabs, and labels that the model knows in one of the columns."""
+    if not known_labels or not path.is_file() or files.data_format(path) != ".txt":
+        return False
+    head = [line.split("\t") for _, line in itertools.islice(files.lines(path), _SAMPLE) if line and line.strip()]
+    if not head or len(head[0]) < 2 or any(len(cells) != len(head[0]) for cells in head):
+        return False
+    below = head[1:] or head  # the first may be one of names
+    return any({cell.strip() for cell in column} <= set(known_labels) for column in zip(*below, strict=True))
 
 
 def table_of_texts(
@@ -143,7 +155,7 @@ def table_of_texts(
         texts = texts[:-1]
     second_column = None if pairs is None else "1"
     plain = dataclasses.replace(settings, text="0", text_pair=second_column, label=None, header="no")
-    return _table(source, rows(), None, plain, _USUAL_NAMES, label_kind=None)
+    return _table(source, rows(), plain, _USUAL_NAMES, label_kind=None)
 
 
 class Placed(Protocol):
@@ -204,7 +216,6 @@ def rows_of_a_table(source: str, rows: Iterable[Row], settings: DataSettings, pr
 def _table(
     source: str,
     rows: Iterator[Row],
-    label_names: list[str] | None,
     settings: DataSettings,
     usual: ColumnNames,
     *,
@@ -212,13 +223,12 @@ def _table(
     known_labels: Collection[str] = (),
     stated: Mapping[str, list[str]] = MappingProxyType({}),
 ) -> Table:
-    """`stated` are the names of classes by column, `label_names` those of whichever is the label's."""
     labelled = label_kind is not None
     problems = Problems(source, settings.bad_rows)
     good = rows_of_a_table(source, rows, settings, problems)
     named = isinstance(good[0].values, dict)
     width = None if named else len(good[0].values)
-    names: list[str | int] = list(good[0].values) if named else list(range(width or 0))
+    names: list[str | int] = keys_of(good) if named else list(range(width or 0))
     header, strange_names = None, False
     if not named and not (has_header := _has_header(source, good, settings, usual)):
         has_header = strange_names = looks_like_header(source, good, settings)
@@ -245,17 +255,27 @@ def _table(
             raise UserError(f"{source}: which column is the text? {columns.offer('text')}")
         text = rest[0]
     columns.say({"text": text, "second text": pair, "label": label})
-    label_names = label_names or stated.get(str(label))
     table = Table(
-        source, [], [] if pair is not None else None, [] if labelled else None, [], label_names, problems.counts
-    )
+        source, [], [] if pair is not None else None, [] if labelled else None, [], stated.get(str(label)),
+        problems.counts,
+    )  # fmt: skip
     _fill(table, good, text, pair, label, label_kind, problems)
+    if label_kind == "class" and (name := withheld(table.known_labels)) is not None:
+        labels = table.labels or []
+        for place in (place for label, place in zip(labels, table.places, strict=True) if label == name):
+            problems.report_at(place, "no label", f" ({name}, beside classes that are numbered from 0)")
+        table = table.choose([row for row, label in enumerate(labels) if label != name])
     if not len(table):
         raise UserError(f"{source}: no usable row ({problems.counts})")
     if problems.counts:
         listing = ", ".join(f"{count} {kind}" for kind, count in problems.counts.items())
         log.warning("%s: rows left out: %s", source, listing)
     return table
+
+
+def keys_of(rows: Iterable[Row]) -> list[Any]:
+    """The names of columns in any of the rows: an object need not have all of them."""
+    return list(dict.fromkeys(key for row in rows for key in row.values))
 
 
 def _fill(
@@ -293,7 +313,11 @@ def _fill(
 def _has_header(source: str, rows: Sequence[Row], settings: DataSettings, usual: ColumnNames) -> bool:
     if settings.header != "auto":
         return settings.header == "yes"
-    first = {str(value).strip().lower() for value in rows[0].values}
+    # A value that occurs again in its column is none of a header.
+    cells = [str(value).strip() for value in rows[0].values]
+    below = [row.values for row in rows[1 : _SAMPLE + 1]]
+    again = {cell for place, cell in enumerate(cells) if any(cell == str(v).strip() for v in _column(below, place))}
+    first = {cell.lower() for cell in cells} - {cell.lower() for cell in again}
     asked = {
         name.lower() for name in (settings.text, settings.text_pair, settings.label) if name and not name.isdigit()
     }
@@ -306,9 +330,13 @@ def _has_header(source: str, rows: Sequence[Row], settings: DataSettings, usual:
     return bool(asked & first) or bool(first & set(_LABEL_NAMES) or (first & {"sentence", "text", "text_a", "index"}))
 
 
+def _column(rows: Iterable[Any], place: int) -> Iterator[Any]:
+    return (values[place] for values in rows if place < len(values))
+
+
 def _tell_apart(rows: Sequence[Row], known_labels: Collection[str]) -> tuple[int, int]:
     """(text, label) of a file of two unnamed columns: the label's values are known, or they repeat and are shorter."""
-    sample = rows[:1000]
+    sample = rows[:_SAMPLE]
     columns = list(zip(*(list(row.values) for row in sample), strict=True))
     known = [sum(value.strip() in known_labels for value in column) for column in columns]
     if known[0] != known[1]:

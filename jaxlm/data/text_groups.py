@@ -12,7 +12,7 @@ from jaxlm.data.files import Row
 from jaxlm.data.header import is_number, looks_like_header
 from jaxlm.data.labels import label_name
 from jaxlm.data.schemes import SPLITS, is_scheme, scheme_rows
-from jaxlm.data.sources import Columns, Problems, Table, rows_of_a_table
+from jaxlm.data.sources import Columns, Problems, Table, keys_of, rows_of_a_table
 from jaxlm.errors import UserError
 
 log = logging.getLogger("jaxlm")
@@ -75,7 +75,7 @@ def _columns(spec: str, rows: list[Row], settings: DataSettings) -> tuple[Column
     """The columns, and whether they have names; a header line is taken off `rows`."""
     values = rows[0].values
     if isinstance(values, dict):
-        return Columns(spec, list(values), None, settings), True
+        return Columns(spec, keys_of(rows), None, settings), True
     cells = [str(value).strip() for value in values]
     names: list[str | int] = list(range(len(cells)))
     chosen = (settings.text, settings.text_pair, settings.negative, settings.label)

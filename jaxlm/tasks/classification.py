@@ -33,7 +33,7 @@ def label_names(table: Table, out_of_scope: str | None = None) -> list[str]:
 
 def in_order(names: set[str]) -> list[str]:
     """Numbers by size, then names by the alphabet."""
-    return sorted(names, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
+    return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
 
 
 def model_labels(shape: BertConfig, labels: list[str]) -> list[str]:

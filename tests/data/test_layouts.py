@@ -2,15 +2,19 @@
 
 import json
 import logging
+import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
 from jaxlm.config import DataSettings
+from jaxlm.data.files import read_rows
 from jaxlm.data.sources import Table
+from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.tasks import TASKS
 
@@ -212,3 +216,122 @@ def test_bmes_marks_entities(tmp_path: Path) -> None:
     table = read("token_classification", path)
     assert table.tags == [["B-NAME", "I-NAME", "I-NAME", "O", "B-LOC"]]
     assert table.remarks == ("tags in IOBES, taken as IOB2",)
+
+
+def test_half_an_emoji_is_a_replacement_character(tmp_path: Path, tiny_model: Path) -> None:
+    """As the dumps of short messages hold it, cut at so many units of UTF-16."""
+    row = '{"text": "a \\ud83d b \\ud83d\\ude00", "label": "x"}\n{"text": "c", "label": "\\uDE00"}\n'
+    table = read("classification", write(tmp_path / "a.jsonl", row))
+    assert shown(table) == [("a \ufffd b \U0001f600", "x"), ("c", "\ufffd")]
+    assert len(TextTokenizer.load(tiny_model).encode(table.texts).offsets) == 3
+    assert shown(read("classification", write(tmp_path / "a.json", f"[{','.join(row.splitlines())}]"))) == shown(table)
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.txt", "a.jsonl"])
+def test_a_file_in_utf16_is_said_to_be_one(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("text\tlabel\none\tx\n", encoding="utf-16")
+    with pytest.raises(UserError, match=rf"{name} is UTF-16; UTF-8 is meant: iconv"):
+        read("classification", tmp_path / name, bad_rows="skip")
+
+
+def test_a_json_file_may_hold_a_single_row(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.json", '{"text": "one", "label": "x"}')
+    assert shown(read("classification", path)) == [("one", "x")]
+
+
+@pytest.mark.parametrize(
+    ("cell", "labels"),
+    [
+        ("['joy' 'love']", ("joy", "love")),
+        ("['very good'\n 'bad']", ("very good", "bad")),
+        ("[ 2 27]", ("2", "27")),
+        ("[2. 3.]", ("2", "3")),
+        ("['it\\'s', 'x']", ("it's", "x")),
+        ("[joy, love]", ("joy", "love")),
+        ("[]", ()),
+    ],
+)
+def test_lists_of_labels_that_a_table_printed(tmp_path: Path, cell: str, labels: tuple[str, ...]) -> None:
+    path = write(tmp_path / "a.csv", f'text,labels\none,"{cell}"\ntwo,"{cell}"\n')
+    assert read("multi_label", path).labels == [labels, labels]
+
+
+def test_minus_one_beside_numbered_classes_is_no_label(tmp_path: Path) -> None:
+    """As `datasets` writes SNLI where its annotators did not agree."""
+    path = write(tmp_path / "a.jsonl", "".join(f'{{"text": "t{n}", "label": {n}}}\n' for n in (2, 0, 1, -1)))
+    with pytest.raises(UserError, match=r"line 4: no label \(-1, beside classes that are numbered from 0\)"):
+        read("classification", path)
+    table = read("classification", path, bad_rows="skip")
+    assert (table.texts, table.skipped) == (["t2", "t0", "t1"], {"no label": 1})
+    polar = write(tmp_path / "b.jsonl", "".join(f'{{"text": "t{n}", "label": {n}}}\n' for n in (0, 1, -1)))
+    assert read("classification", polar).known_labels == {"-1", "0", "1"}
+
+
+def test_a_number_that_is_none_is_no_label(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a", "b"], "label": [1.0, float("nan")]}), path)
+    with pytest.raises(UserError, match="line 2: no label"):
+        read("classification", path)
+
+
+def test_a_column_may_be_absent_from_the_first_row(tmp_path: Path) -> None:
+    rows = '{"text": "a", "label": "x"}\n{"text": "b", "text_pair": "p", "label": "y"}\n'
+    with pytest.raises(UserError, match=r"line 1: a column is missing \(text_pair\)"):
+        read("classification", write(tmp_path / "a.jsonl", rows))
+    groups = '{"anchor": "a", "positive": "b"}\n{"anchor": "c", "positive": "d", "negative": "e"}\n'
+    table = read("embedding", write(tmp_path / "b.jsonl", groups), bad_rows="skip")
+    assert (table.texts, table.pairs, table.negatives) == (["c"], ["d"], ["e"])
+
+
+def test_a_value_that_occurs_again_is_no_name_of_a_column(tmp_path: Path) -> None:
+    rows = [("I love it", "score"), ("meh", "price"), ("ok", "score"), ("hm", "price")]
+    path = write(tmp_path / "a.tsv", "".join(f"{text}\t{label}\n" for text, label in rows))
+    assert shown(read("classification", path)) == rows
+
+
+def test_names_above_many_classes_are_no_row(tmp_path: Path) -> None:
+    rows = [(f"what about number {n}", f"intention {n % 97}") for n in range(400)]
+    path = write(
+        tmp_path / "a.csv", "Utterance text,Intention\n" + "".join(f"{text},{label}\n" for text, label in rows)
+    )
+    assert shown(read("classification", path)) == rows
+
+
+def test_a_txt_file_with_labels_is_predicted_without_them(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "a,b\tneg\nfoo\tpos\nbar\tpos\n")
+    found = TASKS["classification"].read(str(path), "test", DataSettings(), labelled=False, known_labels={"neg", "pos"})
+    assert found.texts == ["a,b", "foo", "bar"]
+    plain = TASKS["classification"].read(str(path), "test", DataSettings(), labelled=False, known_labels={"neg"})
+    assert plain.texts == ["a,b\tneg", "foo\tpos", "bar\tpos"]
+
+
+def test_the_classes_of_a_data_set_are_those_of_the_column_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Rows(list):
+        features: ClassVar = {
+            "text": SimpleNamespace(),
+            "coarse_label": SimpleNamespace(names=["ABBR", "DESC"]),
+            "fine_label": SimpleNamespace(names=["ABBR:abb", "ABBR:exp", "DESC:x"]),
+        }
+
+    rows = Rows({"text": "t", "coarse_label": n // 2, "fine_label": n} for n in range(3))
+    rows.append({"text": "withheld", "coarse_label": -1, "fine_label": None})
+    datasets = SimpleNamespace(get_dataset_split_names=lambda *_: ["train"], load_dataset=lambda *_, split: rows)
+    monkeypatch.setitem(sys.modules, "datasets", datasets)
+    settings = DataSettings(label="fine_label", bad_rows="skip")
+    table = TASKS["classification"].read("hf:trec", "train", settings)
+    assert (table.labels, table.label_names) == (["ABBR:abb", "ABBR:exp", "DESC:x"],) * 2
+
+
+def test_a_list_among_the_noted_kinds_costs_no_other_column_its_classes(tmp_path: Path) -> None:
+    """As `datasets` before its fourth release notes lists."""
+    kinds = {
+        "label": {"names": ["neg", "pos"], "_type": "ClassLabel"},
+        "notes": [{"dtype": "string", "_type": "Value"}],
+        "marks": [{"names": ["O", "B-X"], "_type": "ClassLabel"}],
+    }
+    columns = {"text": ["a", "b"], "label": [0, 1], "notes": [["x"], []], "marks": [[0, 1], [0]]}
+    note = json.dumps({"info": {"features": kinds}})
+    table = pyarrow.table(columns).replace_schema_metadata({"huggingface": note})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    assert shown(read("classification", tmp_path / "a.parquet")) == [("a", "neg"), ("b", "pos")]
+    assert [row.values["marks"] for row in read_rows(tmp_path / "a.parquet")] == [["O", "B-X"], ["O"]]

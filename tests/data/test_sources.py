@@ -198,10 +198,11 @@ def test_a_json_file_holds_rows_or_splits_of_rows(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("{", "a.json, line 1: no JSON"),
-        (b"\xff\xfe[]", "a.json: not UTF-8 at byte 0"),
+        (b"\xff[]", "a.json: not UTF-8 at byte 0"),
+        ('[{"text": "a", "label": "x"}]'.encode("utf-16"), "a.json is UTF-16; UTF-8 is meant: iconv"),
         ("[]", "no rows"),
         ("3", "it holds no list of rows"),
-        ('{"dev": []}', r"none of train is among its keys \(dev\)"),
+        ('{"dev": []}', "an object with keys dev; one of train among its keys is meant"),
         ('{"train": 3}', "train is no list"),
         ('{"train": ["x"]}', "item 1 of train: neither a list of values nor an object"),
         ('{"train": [["a", "b"], ["c"]]}', "item 2 of train: wrong number of columns"),
