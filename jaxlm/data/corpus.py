@@ -9,21 +9,24 @@ dirt, and what is counted:
 """
 
 import glob
+import itertools
 import json
 import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxlm.config import DataSettings
 from jaxlm.data import files
+from jaxlm.data.header import looks_like_header
 from jaxlm.data.schemes import is_scheme, scheme_rows
 from jaxlm.data.sources import TEXT_NAMES
 from jaxlm.errors import UserError
 
 _BLOCK = 1 << 20  # bytes read at once
 PIECE_BYTES = 1 << 20
+_HEAD = 1000  # rows by which names of columns are known
 SECTION_CHARACTERS = 1 << 16
 _SEPARATORS = {"blank_lines": re.compile(rb"\n[ \t\r\f\v]*\n"), "line": re.compile(rb"\n"), "file": None}
 _CONTROL = bytes(set(range(32)) - {9, 10, 13}) + b"\x7f"
@@ -80,18 +83,46 @@ def pieces(source: str, number: int, settings: DataSettings) -> Iterator[Piece]:
         return
     else:
         rows = files.read_rows(Path(source))
-    for row in rows:
-        yield Piece(_row_text(source, row, settings), number, row.line - 1, 0, row.line)
+    head = list(itertools.islice(rows, _HEAD))
+    column, header = _column(source, [row for row in head if isinstance(row.values, list) and row.values], settings)
+    for row in itertools.chain(head, rows):
+        if row.values != header:
+            yield Piece(_row_text(source, row, column, settings), number, row.line - 1, 0, row.line)
+        header = None if row.values == header else header
 
 
-def _row_text(source: str, row: files.Row, settings: DataSettings) -> str:
+def _column(source: str, rows: list[files.Row], settings: DataSettings) -> tuple[int, Any]:
+    """Where the text is in rows without keys, and the first of them where it has the names of columns."""
+    if not rows:
+        return 0, None
+    asked, names = settings.text, [str(value).strip() for value in rows[0].values]
+    known = asked in names or any(name.lower() in TEXT_NAMES for name in names)
+    if settings.header == "yes" or (settings.header == "auto" and (known or looks_like_header(source, rows, settings))):
+        lowered = [name.lower() for name in names]
+        usual = [lowered.index(name) for name in TEXT_NAMES if name in lowered]
+        place = names.index(asked) if asked in names else usual[0] if usual and asked is None else None
+        header = rows[0].values
+    else:
+        place, header = None, None
+    if asked is not None and asked.isdigit() and place is None and int(asked) < len(names):
+        place = int(asked)
+    if asked is None and place is None and len(names) == 1:
+        place = 0
+    if place is None:
+        offer = ", ".join(names) if header else f"{len(names)} without names"
+        raise UserError(
+            f"{source}: which column is the text? Columns: {offer} - --data.text takes a name or a position"
+        )
+    return place, header
+
+
+def _row_text(source: str, row: files.Row, column: int, settings: DataSettings) -> str:
     if row.problem:
         if settings.bad_rows == "error":
             raise UserError(f"{source}, line {row.line}: {row.problem}; or leave such rows out: --data.bad_rows skip")
         return ""
     if isinstance(row.values, dict):
         return _text_of(row.values, settings.text, f"{source}, row {row.line}")
-    column = int(settings.text) if settings.text and settings.text.isdigit() else 0
     return str(row.values[column]) if column < len(row.values) else ""
 
 

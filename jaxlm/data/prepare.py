@@ -107,6 +107,8 @@ def prepare(
         "tokenizer_sha256": tokenizer.sha256,
         "sources": [{"path": s, "bytes": 0 if is_scheme(s) else Path(s).stat().st_size} for s in sources],
     }
+    if config.data.header != "auto":
+        plan["header"] = config.data.header
     if (manifest := _check_output(output, plan)) is not None:
         console.say(f"already prepared: {output}")
         return manifest

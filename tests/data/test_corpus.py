@@ -95,6 +95,48 @@ def test_parquet_gives_a_document_a_row(tmp_path: Path) -> None:
     assert texts(tmp_path / "a.parquet") == [(0, "a b"), (2, "c")]
 
 
+ROWS = [(f"{n}", f"http://a/{n}", f"The {n}. document, of {n} words") for n in range(1, 9)]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv.gz"])
+@pytest.mark.parametrize(
+    ("header", "settings"),
+    [
+        ("id,url,text", {}),
+        ("id,url,text", {"text": "2"}),
+        ("id,address,words", {"text": "words"}),
+        ("id,address,words", {"text": "2"}),
+        ("a,b,c", {"text": "2", "header": "yes"}),
+        (None, {"text": "2"}),
+        (None, {"text": "2", "header": "no"}),
+    ],
+)
+def test_columns_are_found_by_name_or_position(
+    tmp_path: Path, name: str, header: str | None, settings: dict[str, str]
+) -> None:
+    lines = [f'{number},{address},"{text}"' for number, address, text in ROWS]
+    content = "\n".join([header, *lines] if header else lines) + "\n"
+    if "tsv" in name:
+        content = content.replace(", of", ";").replace(",", "\t").replace(";", ", of").replace('"', "")
+    found = texts(write(tmp_path / name, content.encode()), **settings)
+    assert [text for _, text in found] == [text for _, _, text in ROWS]
+
+
+@pytest.mark.parametrize(
+    ("content", "settings", "message"),
+    [
+        ("id,url,text\n1,2,3\n", {"text": "nosuch"}, r"a\.csv: which column is the text\? Columns: id, url, text"),
+        ("id,url,text\n1,2,3\n", {"text": "3"}, "which column is the text"),
+        ("a b,c d\ne f,g h\n", {}, r"Columns: 2 without names - --data\.text takes a name or a position"),
+    ],
+)
+def test_a_column_that_is_not_there_is_asked_for(
+    tmp_path: Path, content: str, settings: dict[str, str], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        texts(write(tmp_path / "a.csv", content.encode()), **settings)
+
+
 def test_globs_are_sorted_and_an_empty_one_is_an_error(tmp_path: Path) -> None:
     for name in ("b.txt", "a.txt", "c.jsonl"):
         write(tmp_path / name, b"x")
