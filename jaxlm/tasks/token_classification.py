@@ -81,7 +81,8 @@ class TokenClassification(Task):
     def read(
         cls, spec: str, split: str, settings: DataSettings, *, labelled: bool = True, known_labels: Collection[str] = ()
     ) -> WordTable:
-        return read_words(spec, split, settings, tags=labelled, intents=labelled and cls.intents)
+        intents = labelled and cls.intents
+        return read_words(spec, split, settings, tags=labelled, intents=intents, known_tags=known_labels)
 
     @classmethod
     def from_texts(

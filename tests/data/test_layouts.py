@@ -335,3 +335,73 @@ def test_a_list_among_the_noted_kinds_costs_no_other_column_its_classes(tmp_path
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     assert shown(read("classification", tmp_path / "a.parquet")) == [("a", "neg"), ("b", "pos")]
     assert [row.values["marks"] for row in read_rows(tmp_path / "a.parquet")] == [["O", "B-X"], ["O"]]
+
+
+GERMEVAL = (
+    "#\thttp://de.wikipedia.org/wiki/TUM [2009-10-17]\n1\tDer\tO\tO\n2\tTroia\tB-LOC\tO\n3\tTUM\tB-ORG\tB-LOC\n\n"
+    "#\thttp://de.wikipedia.org/wiki/X [2009]\n1\t#\tO\tO\n2\tAda\tB-PER\tO\n\n"
+)
+
+
+def test_words_that_are_numbered_are_read_from_the_next_column(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "NER-de-train.tsv", GERMEVAL)
+    with pytest.raises(UserError, match=r"columns 2, 3 hold tags, as it seems; which are meant\? --data\.tags NUMBER"):
+        read("token_classification", path)
+    with caplog.at_level(logging.INFO, "jaxlm"):
+        table = read("token_classification", path, tags="2")
+    assert table.words == [["Der", "Troia", "TUM"], ["#", "Ada"]]
+    assert table.tags == [["O", "B-LOC", "B-ORG"], ["O", "B-PER"]]
+    assert "words in column 1 and tags in column 2, of 4 from 0" in caplog.text
+    assert read("token_classification", path, tags="3").tags == [["O", "O", "B-LOC"], ["O", "O"]]
+    single = write(tmp_path / "a.conll", "".join(f"{n}\tword\tB-X\tsure\n" for n in (1, 2)) + "\n1\tw\tO\tno\n")
+    assert read("token_classification", single).tags == [["B-X", "B-X"], ["O"]]
+
+
+UNIVERSAL = """\
+# sent_id = 1
+# text = They don't buy old books .
+1\tThey\tthey\tPRON\tPRP\t_\t2\tnsubj\t_\t_
+2-3\tdon't\t_\t_\t_\t_\t_\t_\t_\t_
+2\tdo\tdo\tAUX\tVBP\t_\t4\taux\t_\t_
+3\tn't\tnot\tPART\tRB\t_\t4\tadvmod\t_\t_
+4\tbuy\tbuy\tVERB\tVBP\t_\t0\troot\t_\tSpaceAfter=No
+4.1\tbought\tbuy\tVERB\t_\t_\t_\t_\t_\t_
+
+# text = one two three four five six seven
+1\t#\t#\tSYM\tNN\t_\t0\troot\t_\t_
+"""
+
+
+@pytest.mark.parametrize("name", ["en_ewt-ud-dev.conllu", "train.txt"])
+def test_universal_dependencies_are_read_as_their_format_says(tmp_path: Path, name: str) -> None:
+    table = read("token_classification", write(tmp_path / name, UNIVERSAL))
+    assert table.words == [["They", "do", "n't", "buy"], ["#"]]
+    assert table.tags == [["PRON", "AUX", "PART", "VERB"], ["SYM"]]
+    finer = read("token_classification", tmp_path / name, tags="4")
+    assert finer.tags == [["PRP", "VBP", "RB", "VBP"], ["NN"]]
+
+
+def test_a_comment_with_as_many_cells_as_there_are_columns(tmp_path: Path) -> None:
+    content = "# id 1 domain=en\nEU NN x B-ORG\n\n# id 77 domain=en\n# SYM x O\nPeter NN x B-PER\n"
+    table = read("token_classification", write(tmp_path / "a.conll", content))
+    assert table.words == [["EU"], ["#", "Peter"]]
+
+
+def test_tagged_words_with_commas_are_no_columns(tmp_path: Path) -> None:
+    path = write(tmp_path / "ner_dataset.csv", "Sentence #,Word,POS,Tag\nSentence: 1,Thousands,NNS,O\n,of,IN,O\n")
+    with pytest.raises(
+        UserError, match=r"ner_dataset\.csv: tagged words are read from columns parted by tabs or spaces"
+    ):
+        read("token_classification", path)
+
+
+def test_tags_that_the_model_knows_tell_words_from_lines(tmp_path: Path) -> None:
+    path = write(tmp_path / "pos.txt", "the DET\ncat NOUN\n\nsleeps VERB\n")
+    kind, settings = TASKS["token_classification"], DataSettings()
+    known = {"DET", "NOUN", "VERB", "ADJ"}
+    found = kind.read(str(path), "test", settings, labelled=False, known_labels=known)
+    assert (found.words, found.tags) == ([["the", "cat"], ["sleeps"]], None)
+    with pytest.raises(UserError, match="line 3: a sentence without words"):
+        kind.read(str(path), "test", settings, labelled=False, known_labels={"DET"})

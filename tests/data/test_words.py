@@ -212,7 +212,7 @@ def test_a_directory_whose_files_do_not_agree_is_named(tmp_path: Path, files: di
         ("absent.conll", None, {}, "no such file"),
         ("empty.conll", "", {}, "no sentences"),
         ("only.conll", "-DOCSTART- O\n\n", {}, "no sentences"),
-        ("one.conll", "a\nb\n", {}, "line 1: one column"),
+        ("one.conll", "a\nb\n", {}, "one.conll: its first row has one column"),
         ("mixed.conll", "a S-X\n\nb U-X\n", {}, r"two schemes: E- or S- \(IOBES; line 1\) and .* \(BILOU; line 3\)"),
         ("range.conll", "a O\n", {"tags": "5"}, "--data.tags 5: there are 2 columns"),
         ("named.conll", "a O\n", {"words": "token"}, "--data.words token: a CoNLL file's columns have numbers"),

@@ -281,6 +281,30 @@ def test_a_tagger_is_trained_evaluated_and_used_from_the_command_line(
     assert "reads single sentences" in capsys.readouterr().err
 
 
+def test_columns_of_a_conll_file_need_not_be_told_again(tiny_model: Path, tmp_path: Path) -> None:
+    """The first and the last column would be read else."""
+    columns = tmp_path / "columns.conll"
+    sentences = [zip(item.words, item.tags, strict=True) for item in make_tagged(20, 1)]
+    columns.write_text("\n".join("".join(f"x\t{word}\t{tag}\tO\n" for word, tag in pairs) for pairs in sentences))
+    (tmp_path / "preset.py").write_text(PRESET.format(task="token_classification"))
+    flags = ["--model.init", str(tiny_model), "--data.train", str(columns), "--data.words", "1", "--data.tags", "2"]
+    flags += ["--data.max_length", "32", "--train.steps", "1", "--workdir", str(tmp_path / "run")]
+    assert cli.main(["train", str(tmp_path / "preset.py"), *flags]) == 0
+    model, output = str(tmp_path / "run" / "model"), tmp_path / "output"
+
+    def said(verb: str, *flags: str) -> str:
+        assert cli.main([verb, model, *flags, "--output", str(output)]) == 0
+        return output.read_text()
+
+    told = said("evaluate", "--data.test", str(columns), "--data.words", "1", "--data.tags", "2")
+    assert said("evaluate", "--data.test", str(columns)) == told
+    words = [json.loads(line)["words"] for line in said("predict", "--input", str(columns)).splitlines()]
+    assert words == [item.words for item in make_tagged(20, 1)]
+    other = write_conll(tmp_path / "other.conll", make_tagged(20, 1))  # has two columns
+    words = [json.loads(line)["words"] for line in said("predict", "--input", str(other)).splitlines()]
+    assert words == [item.words for item in make_tagged(20, 1)]
+
+
 def test_wrong_settings_and_directories_are_one_clear_line(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
