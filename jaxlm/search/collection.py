@@ -1,6 +1,8 @@
 """Documents and queries: texts with ids, read from files as a stream."""
 
 import dataclasses
+import itertools
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,9 +11,14 @@ from jaxlm.config import DataSettings
 from jaxlm.data import files
 from jaxlm.data.corpus import expand
 from jaxlm.data.files import Row
+from jaxlm.data.header import looks_like_header
 from jaxlm.data.schemes import is_scheme
-from jaxlm.data.sources import Problems
+from jaxlm.data.sources import Problems, keys_of
 from jaxlm.errors import UserError
+
+log = logging.getLogger("jaxlm")
+
+_HEAD = 1000
 
 
 class Entry(NamedTuple):
@@ -36,11 +43,15 @@ class Columns:
 DOCUMENTS = Columns(
     "--documents",
     ("id", "_id", "docid", "doc_id", "document_id", "pid", "passage_id", "corpus-id"),
-    ("title",),
-    ("text", "passage", "document", "contents", "content", "body", "sentence", "answer"),
-)
+    ("title", "headline", "question"),
+    ("text", "passage", "document", "contents", "content", "body", "body_text", "abstract", "description", "sentence",
+     "answer"),
+)  # fmt: skip
 QUERIES = Columns(
-    "--queries", ("id", "_id", "qid", "query_id", "query-id", "queryid"), (), ("query", "text", "question")
+    "--queries",
+    ("id", "_id", "qid", "query_id", "query-id", "queryid"),
+    (),
+    ("query", "query_text", "text", "question"),
 )
 
 
@@ -80,18 +91,16 @@ class Reader:
         for path in self._paths:
             problems = Problems(str(path), self._settings.bad_rows)
             problems.counts = self.skipped
-            places: _Places | None = None
-            blank_is_nothing = files.data_format(path) == ".txt"
-            for row in files.read_rows(path):
+            is_text = files.data_format(path) == ".txt"
+            rows = (r for r in files.read_rows(path) if r.problem or not is_text or any(v.strip() for v in r.values))
+            head, readable = _head(rows)
+            places, is_header = self._places(path, readable) if readable else (_Places(None, None, 0, 0), False)
+            for row in itertools.chain(head, rows):
                 if row.problem:
                     problems.report(row, row.problem)
                     continue
-                if blank_is_nothing and not any(value.strip() for value in row.values):
+                if is_header and row is readable[0]:
                     continue
-                if places is None:
-                    places, is_header = self._places(path, row)
-                    if is_header:
-                        continue
                 if isinstance(row.values, list) and len(row.values) != places.width:
                     problems.report(row, "wrong number of columns", f" ({len(row.values)} instead of {places.width})")
                     continue
@@ -111,13 +120,13 @@ class Reader:
 
     def _entry(self, path: Path, row: Row, places: "_Places") -> Entry:
         """`ValueError(problem, detail)` where the row holds none."""
-        cells = []
-        for place in (places.id, places.title, places.text):
-            try:
-                cells.append(None if place is None else row.values[place])
-            except KeyError:
-                raise ValueError("a column is missing", f" ({place})") from None
-        number, title, text = cells
+        if isinstance(row.values, dict) and places.title not in row.values:
+            places = places._replace(title=None)
+        wanted = (places.id, places.title, places.text)
+        try:
+            number, title, text = (None if place is None else row.values[place] for place in wanted)
+        except KeyError as error:
+            raise ValueError("a column is missing", f" ({error.args[0]})") from None
         for cell in (title, text):
             if cell is not None and not isinstance(cell, str):
                 raise ValueError("text that is no string", f" ({cell!r})")
@@ -125,22 +134,26 @@ class Reader:
         if not text and not title:
             raise ValueError("empty text")
         if places.id is None:
-            return Entry(f"{path.name}:{row.line}" if len(self._paths) > 1 else str(row.line), title, text)
+            named_alike = sum(other.name == path.name for other in self._paths) > 1
+            name = str(path) if named_alike else path.name
+            return Entry(f"{name}:{row.line}" if len(self._paths) > 1 else str(row.line), title, text)
         if isinstance(number, (list, dict)) or number is None or not str(number).strip():
             raise ValueError("no id", f" ({number!r})")
         return Entry(str(number).strip(), title, text)
 
-    def _places(self, path: Path, first: Row) -> tuple["_Places", bool]:
-        """Where a file's columns are, and whether its first row is a header."""
-        columns, asked = self._columns, self._columns.chosen
+    def _places(self, path: Path, rows: Sequence[Row]) -> tuple["_Places", bool]:
+        """Where a file's columns are, and whether the first of `rows`, those at its head, is a header."""
+        columns, asked, first = self._columns, self._columns.chosen, rows[0]
         names: dict[str, Any] = {}
         is_header = False
         if isinstance(first.values, dict):
-            names = {str(name): name for name in first.values}
+            names = {str(name): name for name in keys_of(row for row in rows if isinstance(row.values, dict))}
         elif files.data_format(path) != ".txt":
             cells = [str(value).strip() for value in first.values]
             known = {*columns.id, *columns.title, *columns.text, *(name.lower() for name in asked if name)}
-            auto = {cell.lower() for cell in cells} <= known or len({cell.lower() for cell in cells} & known) > 1
+            lower = [cell.lower() for cell in cells]
+            auto = set(lower) <= known or len(set(lower) & known) > 1 or lower[0] in columns.id
+            auto = auto or looks_like_header(str(path), rows, self._settings)
             is_header = self._settings.header == "yes" or (self._settings.header == "auto" and auto)
             names = {cell: place for place, cell in enumerate(cells)} if is_header else {}
         width = len(first.values)
@@ -163,7 +176,23 @@ class Reader:
                 f"{path}: which column is the text ({offer})? Usual names are {', '.join(columns.text)}"
                 + ("" if columns is QUERIES else "; --data.text chooses one, by name or position")
             )
+        if unused := [name for name, place in names.items() if place not in found]:
+            used = {what: name for what, column in zip(("id", "title", "text"), found, strict=True)
+                    for name, place in names.items() if place == column}  # fmt: skip
+            listing = ", ".join(f"{what} {name}" for what, name in used.items())
+            log.info("%s: columns: %s; not used: %s", path, listing, ", ".join(unused))
         return _Places(found[0], found[1], found[2], width), is_header
+
+
+def _head(rows: Iterator[Row]) -> tuple[list[Row], list[Row]]:
+    """Rows from the first on, and those among them that can be read: enough to know names of columns by."""
+    head: list[Row] = []
+    readable: list[Row] = []
+    while len(readable) < _HEAD and (row := next(rows, None)) is not None:
+        head.append(row)
+        if not row.problem:
+            readable.append(row)
+    return head, readable
 
 
 class _Places(NamedTuple):

@@ -1,5 +1,6 @@
 import gzip
 import json
+import logging
 from pathlib import Path
 
 import pyarrow
@@ -57,6 +58,44 @@ def test_msmarco_and_beir_queries_are_read(tmp_path: Path) -> None:
     (tmp_path / "named.csv").write_text("query,qid\nwhat is it,17\nwho was it,18\n")
     for name in ("bare.tsv", "beir.jsonl", "named.csv"):
         assert read(tmp_path / name, QUERIES) == expected
+
+
+@pytest.mark.parametrize(
+    ("columns", "content", "expected"),
+    [
+        (DOCUMENTS, "question,answer\nhow to pay?,by card\nwhen?,now\n", Entry("2", "how to pay?", "by card")),
+        (DOCUMENTS, "ID,abstract\n7,some text\n8,other text\n", Entry("7", "", "some text")),
+        (DOCUMENTS, "id,name,description\n7,a,some text\n8,b,other text\n", Entry("7", "", "some text")),
+        (DOCUMENTS, "number,words\n7,some text\n8,other text\n", None),
+        (QUERIES, "qid,query_text\n7,some text\n8,other text\n", Entry("7", "", "some text")),
+    ],
+)
+def test_a_header_line_is_no_entry(tmp_path: Path, columns: Columns, content: str, expected: Entry | None) -> None:
+    (tmp_path / "x.csv").write_text(content)
+    if expected is None:
+        with pytest.raises(UserError, match=r"which column is the text \(number, words\)"):
+            read(tmp_path / "x.csv", columns)
+    else:
+        found = read(tmp_path / "x.csv", columns)
+        assert (found[0], len(found)) == (expected, 2)
+
+
+def test_a_title_may_be_absent_from_the_first_row(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{"_id": "1", "text": "alpha"}, {"_id": "2", "title": "Beta", "text": "b", "url": "http://b"}]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with caplog.at_level(logging.INFO, "jaxlm"):
+        assert read(tmp_path / "x.jsonl") == [Entry("1", "", "alpha"), Entry("2", "Beta", "b")]
+    assert "x.jsonl: columns: id _id, title title, text text; not used: url" in caplog.text
+
+
+def test_files_of_one_name_have_entries_of_their_own(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "d.txt").write_text(f"text of {folder}\n")
+    paths = paths_of([str(tmp_path / "a" / "d.txt"), str(tmp_path / "b" / "d.txt")], DOCUMENTS)
+    found = list(Reader(paths, DOCUMENTS, DataSettings()))
+    assert [entry.id for entry in found] == [f"{path}:1" for path in paths]
+    assert [entry.text for entry in found] == ["text of a", "text of b"]
 
 
 def test_columns_are_chosen_by_name_or_position(tmp_path: Path) -> None:
