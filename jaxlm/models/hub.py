@@ -60,21 +60,24 @@ def resolve(name_or_dir: str | os.PathLike, *, weights: bool = True) -> Path:
         ) from None
 
 
-def _safetensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+def _safetensors(path: Path, *, values: bool = True) -> Iterator[tuple[str, np.ndarray | None]]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="np") as file:  # bfloat16 too: ml_dtypes, which jax imports, teaches it to numpy
             for name in file.offset_keys():
-                yield name, file.get_tensor(name)
+                yield name, file.get_tensor(name) if values else None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
     except (AttributeError, TypeError) as error:
         raise CheckpointError(f"{path} holds a tensor of a dtype that numpy does not know: {error}") from None
 
 
-def read_tensors(directory: Path) -> dict[str, np.ndarray]:
+def read_tensors(directory: Path, *, values: bool = True) -> dict[str, np.ndarray]:
     """All tensors of a model directory under their Hugging Face names, from whichever of the four layouts is there.
+
+    Args:
+      values: False asks for the names; the tensors are then None where their file does not have to be read for it.
 
     Raises:
       CheckpointError: no weights, a shard that is missing, or a damaged file.
@@ -88,18 +91,19 @@ def read_tensors(directory: Path) -> dict[str, np.ndarray]:
             files = sorted(set(json.loads((directory / found).read_text())["weight_map"].values()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{directory / found} is no index of shards: {error}") from None
-    tensors: dict[str, np.ndarray] = {}
+    tensors: dict[str, Any] = {}
     for name in files:
         if not (directory / name).is_file():
             raise CheckpointError(f"{directory / found} names the shard {name}, which is not there")
         is_pickle = name.endswith(".bin")
-        tensors.update(read_torch_checkpoint(directory / name) if is_pickle else _safetensors(directory / name))
+        path = directory / name
+        tensors.update(read_torch_checkpoint(path) if is_pickle else _safetensors(path, values=values))
     return tensors
 
 
 def heads_in(directory: Path) -> set[str]:
     """The heads (by the names in `jaxlm.models.names.HEADS`) that a model directory has weights for."""
-    return {head for name in read_tensors(directory) if (head := head_of(canonical(name))) is not None}
+    return {head for name in read_tensors(directory, values=False) if (head := head_of(canonical(name))) is not None}
 
 
 def match(tensors: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]], config: BertConfig, source: str,

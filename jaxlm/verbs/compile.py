@@ -61,14 +61,13 @@ def run(arguments: list[str]) -> int:
     from jaxlm.training.machine_report import report, single_runs
     from jaxlm.training.scaling import scaling_table
 
+    whole = Config(**{item.name: getattr(args, item.name) for item in dataclasses.fields(Config)})
     if args.scaling:
         with tempfile.TemporaryDirectory(prefix="jaxlm-compile-") as folder:
-            whole = Config(**{item.name: getattr(args, item.name) for item in dataclasses.fields(Config)})
             scaling_table(whole, request.kind, Path(folder), console)
         return 0
     topology = describe(request)
     fits = True
-    whole = Config(**{item.name: getattr(args, item.name) for item in dataclasses.fields(Config)})
     for name, config in single_runs(whole, Path(path).stem).items():
         with tempfile.TemporaryDirectory(prefix="jaxlm-compile-") as folder:
             fits &= report(
