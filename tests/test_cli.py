@@ -329,6 +329,14 @@ def test_predictions_are_those_of_transformers_on_the_saved_directory(
         assert found["label"] == model.config.id2label[int(logits.argmax())]
 
 
+def test_predictions_say_which_rows_they_are_of_where_some_are_left_out(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("a good film\n\ndull plot\n")
+    command = ["predict", str(trained / "model"), "--input", str(tmp_path / "texts.txt"), "--data.bad_rows", "skip"]
+    assert cli.main([*command, "--output", str(tmp_path / "out.jsonl")]) == 0
+    rows = [json.loads(line)["row"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert rows == ["line 1", "line 3"]
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 128])
 def test_evaluation_is_exact_whatever_the_batch(
     trained: Path, sentences: dict[str, Path], tmp_path: Path, batch_size: int, capsys: pytest.CaptureFixture[str]

@@ -17,7 +17,7 @@ from jaxlm.startup import start_jax
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Predictions for texts: a JSON line each, in order."""
+    """Predictions for texts: a JSON line each, in order; where rows are left out, each with the place of its own."""
 
     model: tyro.conf.Positional[str]
     """Hub name or directory of the model."""
@@ -75,7 +75,10 @@ def run(arguments: list[str]) -> int:
     else:
         source = "--text" if args.text else "standard input"
         table = task.from_texts(source, texts, args.text_pair or None, args.data)
-    lines = [json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in predictor.predict(table)]
+    predictions = predictor.predict(table)
+    if table.skipped:  # the n-th line is not of the n-th row then
+        predictions = ({"row": place} | found for place, found in zip(table.places, predictions, strict=True))
+    lines = [json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in predictions]
     if jax.process_index() != 0:
         return 0
     if args.output:
