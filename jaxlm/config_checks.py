@@ -73,6 +73,10 @@ def validate(config: Stage, where: str = "") -> None:
         (optim.epsilon > 0, "optim.epsilon", optim.epsilon, "above 0"),
         (optim.clip_norm is None or optim.clip_norm > 0, "optim.clip_norm", optim.clip_norm, "above 0, or None"),
         (data.max_length >= 3, "data.max_length", data.max_length, "at least 3 ([CLS], a token, [SEP])"),
+        (
+            data.max_length >= 5 or not objective.next_sentence,
+            "data.max_length", data.max_length, "at least 5 with next sentences: three special tokens and two others",
+        ),
         (data.vocab_size >= 100, "data.vocab_size", data.vocab_size, "at least 100"),
         (
             data.row_length is None or data.row_length >= data.max_length,

@@ -114,7 +114,7 @@ class Predictor:
             row_length=row_length,
             hidden_size=self.config.hidden_size,
             row_multiple=row_shards(self._mesh),
-            finish=lambda batch, step: self.task.finish(batch, self._seed, step),
+            finish=lambda batch, step: self.task.finish(batch, self._seed, 0),  # masks do not depend on the batch
             process=process,
             processes=processes,
         )

@@ -81,7 +81,7 @@ class Packer:
 
     def _split(self, section: str) -> str:
         """By hash, so that a document met twice falls on one side; a long document is dealt section by section."""
-        digest = hashlib.blake2b(section.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        digest = hashlib.blake2b(section.strip().encode("utf-8", "surrogatepass"), digest_size=8).digest()
         share = int.from_bytes(digest, "little") / 2**64
         return "validation" if share < self._settings.validation else "train"
 

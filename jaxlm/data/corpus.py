@@ -56,6 +56,8 @@ def expand(spec: str, flag: str = "--data.train") -> list[str]:
         else:
             found = sorted(path for path in glob.glob(item, recursive=True) if Path(path).is_file())
             if not found:
+                if Path(item).is_dir():
+                    raise UserError(f"{flag} {item} is a directory; name its files, as in '{item}/*.txt'")
                 raise UserError(f"{flag} {item}: no such file, and no file matches it")
             sources += found
     if not sources:
@@ -126,6 +128,11 @@ def _row_text(source: str, row: files.Row, column: int, settings: DataSettings) 
     return str(row.values[column]) if column < len(row.values) else ""
 
 
+def _text_in(values: dict, column: str | None) -> Any:
+    """The cell of the text's column; None where there is none."""
+    return values.get(next((name for name in TEXT_NAMES if name in values), None) if column is None else column)
+
+
 def _text_of(values: dict, column: str | None, place: str) -> str:
     if column is None:
         column = next((name for name in TEXT_NAMES if name in values), None)
@@ -189,10 +196,8 @@ def _cut(buffer: bytes) -> int:
     for white in (b"\n", b" "):
         if (place := buffer.rfind(white, 1, PIECE_BYTES)) > 0:
             return place
-    place = PIECE_BYTES
-    while buffer[place] & 0xC0 == 0x80:
-        place -= 1
-    return place
+    starts = (PIECE_BYTES - back for back in range(4) if buffer[PIECE_BYTES - back] & 0xC0 != 0x80)
+    return next(starts, PIECE_BYTES)  # where a character starts, if these are any
 
 
 class Reader:
@@ -233,7 +238,16 @@ class Reader:
                         raise UserError(f"{self._place(piece)}: {problem}; or leave such out: --data.bad_rows skip")
                     self.dropped["no JSON object"] += 1
                     return None
-                text = _text_of(values, self._settings.text, self._place(piece))
+                found = _text_in(values, self._settings.text)
+                if found is None and (strict or piece.document == 0):
+                    text = _text_of(values, self._settings.text, self._place(piece))  # asks which column it is
+                elif found is not None and not isinstance(found, str) and strict:
+                    raise UserError(f"{self._place(piece)}: text that is no string ({str(found)[:60]!r})")
+                elif not isinstance(found, str):
+                    self.dropped["no text"] += 1
+                    return None
+                else:
+                    text = found
         if not text.strip():
             if piece.piece == 0:
                 self.dropped["empty"] += 1

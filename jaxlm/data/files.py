@@ -41,6 +41,8 @@ def data_format(path: Path) -> str:
     Raises:
       UserError: no such format.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a directory; a file is meant")
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in _OPENERS:
         suffixes.pop()

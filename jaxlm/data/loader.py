@@ -123,6 +123,10 @@ class Batches:
 
     starts = (0,)  # steps at which the shapes change
 
+    def epoch(self, step: int) -> float:
+        """How often the data have been seen after so many steps."""
+        return step / self.steps_per_epoch
+
     @property
     def steps_per_epoch(self) -> int:
         return self.order.steps_per_epoch

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+_MOST_CLOSING = 2  # quotes and brackets behind a sentence
+
 
 class Pair(NamedTuple):
     """A window as two texts; together they are no longer than the window."""
@@ -18,14 +20,15 @@ def pair(window: np.ndarray, others: Sequence[np.ndarray], draws: np.ndarray, en
     """Cuts a window in two and, for half of the windows, takes another one's text for the second half.
 
     As in the paper a "sentence" is a span of text that may be several sentences long. It is cut behind a token that
-    ends a sentence, where there is one.
+    ends a sentence (and quotes or brackets that close there), where there is one. A text from elsewhere ends behind one
+    where the window does: else its last token would tell it from one that follows.
 
     Args:
       window: token ids, `[tokens]`.
       others: windows of other documents to take the second text from; where there are none, or the window is a single
         token, the second text follows.
       draws: four uniform numbers in [0, 1), of this window.
-      ends_sentence: `[vocabulary]` bool.
+      ends_sentence: `[vocabulary]`, 1 for tokens that end a sentence, 2 for those that may close behind one.
     """
     cut = _choose(_cuts(window, ends_sentence), draws[0])
     if not others or len(window) < 2 or draws[1] >= 0.5:
@@ -35,15 +38,31 @@ def pair(window: np.ndarray, others: Sequence[np.ndarray], draws: np.ndarray, en
     starts = np.append(_cuts(other, ends_sentence), 0)
     starts = starts[starts + room <= len(other)]
     start = _choose(starts, draws[3]) if len(starts) else 0
-    return Pair(window[:cut], other[start : start + room], True)
+    second = other[start : start + room]
+    ends = _ends(second, ends_sentence)
+    if len(ends) and _ends(window, ends_sentence)[-1:] == len(window):
+        second = second[: ends[-1]]
+    return Pair(window[:cut], second, True)
 
 
 def _cuts(tokens: np.ndarray, ends_sentence: np.ndarray) -> np.ndarray:
     """Where a text can be cut so that both sides hold something: behind sentences, else anywhere, else at its end."""
-    behind = np.flatnonzero(ends_sentence[tokens[:-1]]) + 1
+    behind = _ends(tokens, ends_sentence)
+    behind = behind[behind < len(tokens)]
     if len(behind):
         return behind
     return np.arange(1, len(tokens)) if len(tokens) > 1 else np.ones(1, np.int64)
+
+
+def _ends(tokens: np.ndarray, ends_sentence: np.ndarray) -> np.ndarray:
+    """Behind which tokens a sentence ends, counted from 1."""
+    kinds = ends_sentence[tokens]
+    ends = kinds == 1
+    for _ in range(_MOST_CLOSING):
+        closes = (kinds[1:] == 2) & ends[:-1]
+        ends[1:] |= closes
+        ends[:-1] &= ~closes
+    return np.flatnonzero(ends) + 1
 
 
 def _choose(values: np.ndarray, uniform: float) -> int:

@@ -35,35 +35,46 @@ def permute(index: np.ndarray, size: int, key: np.ndarray) -> np.ndarray:
     return out.astype(np.int64)
 
 
-_SLOTS = 1024  # rows in which a mixture's proportions are exact
+_LEAST_SLOTS, _MOST_SLOTS = 1 << 10, 1 << 20  # rows in which a mixture's proportions are exact
+_FINEST = 16  # so many of them the smallest share has, or its rounding would be felt
 
 
 class MixedOrder:
     """The rows of one or several corpora, in proportion to their weights, each corpus permuted anew in each epoch.
 
-    Of every 1024 rows each corpus has the same number, its share rounded; which of them is drawn anew each time. Where
-    a row lies is computed, never stored: a place in a run of any length over any number of rows is reached at once.
+    Of every 1024 rows (more, where a share is small) each corpus has the same number, its share rounded; which of them
+    is drawn anew each time. Where a row lies is computed, never stored: a place in a run of any length over any number
+    of rows is reached at once.
 
     Args:
       sizes: rows of each corpus.
       weights: of each corpus, of any scale.
       seed: of the permutations.
+
+    Raises:
+      ValueError: a share is less than a millionth.
     """
 
     def __init__(self, sizes: Sequence[int], weights: Sequence[float], seed: int):
         self.sizes, self.seed = list(sizes), seed
-        shares = np.array(weights, np.float64) / sum(weights) * _SLOTS
+        shares = np.array(weights, np.float64) / sum(weights)
+        self._slots = _LEAST_SLOTS
+        while shares.min() * self._slots < _FINEST and self._slots < _MOST_SLOTS:
+            self._slots *= 2
+        shares *= self._slots
+        if shares.min() < 1:
+            raise ValueError(f"a share of {shares.min() / self._slots:.1g} is too small")
         counts = np.floor(shares).astype(np.int64)
-        counts[np.argsort(counts - shares, kind="stable")[: _SLOTS - counts.sum()]] += 1
+        counts[np.argsort(counts - shares, kind="stable")[: self._slots - counts.sum()]] += 1
         self._ends = np.cumsum(counts)
 
     def rows(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The corpus, and the row within it, at the given places (0, 1, ...) of the order."""
         key = _mix(np.asarray(self.seed, np.uint64) & _MASK)
-        block, place = places // _SLOTS, places % _SLOTS
+        block, place = places // self._slots, places % self._slots
         slot = place
         if len(self.sizes) > 1:
-            slot = permute(place, _SLOTS, _mix(key + block.astype(np.uint64) & _MASK))
+            slot = permute(place, self._slots, _mix(key + block.astype(np.uint64) & _MASK))
         corpus = np.searchsorted(self._ends, slot, side="right")
         starts = np.concatenate([[0], self._ends[:-1]])
         ordinal = block * (self._ends - starts)[corpus] + slot - starts[corpus]

@@ -28,6 +28,10 @@ class PartBatches:
     def __call__(self, step: int) -> Batch:
         return {f"{name}/{key}": value for name, own in self.parts.items() for key, value in own(step).items()}
 
+    def epoch(self, step: int) -> float:
+        """How often the data have been seen after so many steps."""
+        return step / self.steps_per_epoch
+
     @property
     def steps_per_epoch(self) -> int:
         return max(own.steps_per_epoch for own in self.parts.values())

@@ -121,6 +121,9 @@ def prepare(
     write_atomically(output / "plan.json", json.dumps(plan, indent=2) + "\n")
     mine = [part for part in range(len(parts)) if part % shard[1] == shard[0]]
     todo = [part for part in mine if not (state / f"{part:05}.json").is_file()]
+    if (manifest := _check_output(output, plan)) is not None:  # of another machine, meanwhile
+        _remove_state(state)
+        return manifest
     if len(todo) < len(mine):
         console.say(f"{len(mine) - len(todo)} of {len(mine)} parts were done before")
     progress = _Progress(plan["sources"], parts, todo, console)
@@ -171,13 +174,24 @@ def prepare(
     if any(not (state / f"{part:05}.json").is_file() for part in range(len(parts))):
         console.say(f"this machine's {len(mine)} parts are done; the manifest comes with the last machine's")
         return None
-    manifest = _manifest(output, plan, parts, tokenizer)
+    try:
+        manifest = _manifest(output, plan, parts, tokenizer)
+    except FileNotFoundError:  # another machine has just done so, and removed what it was made from
+        if (manifest := _check_output(output, plan)) is None:
+            raise
+        return manifest
     write_atomically(output / "manifest.json", json.dumps(manifest, indent=1) + "\n")
-    for file in state.iterdir():
-        file.unlink()
-    state.rmdir()
+    _remove_state(state)
     _report(manifest, output, console, time.perf_counter() - started, progress.tokens)
     return manifest
+
+
+def _remove_state(state: Path) -> None:
+    """Another machine may do the same."""
+    with contextlib.suppress(FileNotFoundError):
+        for file in state.iterdir():
+            file.unlink(missing_ok=True)
+        state.rmdir()
 
 
 def _cores() -> int:
@@ -287,16 +301,17 @@ def _check_output(output: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
     if not output.is_dir() or not any(output.iterdir()):
         return None
     if not (output / "plan.json").is_file():
-        if {path.name for path in output.iterdir()} <= {"state", "tokenizer"}:
+        names = {path.name for path in output.iterdir() if not path.name.startswith(".plan.json.")}
+        if names <= {"state", "tokenizer"}:
             return None  # killed within its first second
         raise UserError(f"--output {output} is not empty and holds no prepared data; name another directory")
     old = json.loads((output / "plan.json").read_text())
-    different = [name for name in plan if old.get(name) != plan[name]]
+    different = [name for name in dict.fromkeys([*plan, *old]) if old.get(name) != plan.get(name)]
     if different:
         listing = "; ".join(
             "other sources, or of other sizes"
             if name == "sources"
-            else f"{name}: {old.get(name)} there, {plan[name]} now"
+            else f"{name}: {old.get(name)} there, {plan.get(name)} now"
             for name in different
         )
         raise UserError(f"--output {output} holds data that was prepared otherwise ({listing}); name another directory")
@@ -328,7 +343,9 @@ def _manifest(output: Path, plan: dict[str, Any], parts: list[list[int]], tokeni
                 entry["shards"].append(
                     {"file": path, "part": part, "rows": file["rows"], "bytes": (output / path).stat().st_size}
                 )
-    if not splits.get("train"):
+    if not splits.get("train") and splits:
+        raise UserError("all documents fell to validation: more text, or a smaller --data.validation, is needed")
+    if not splits:
         raise UserError(f"the sources hold no text for training ({dict(sums['dropped']) or 'all is empty'})")
     return plan | {
         "vocab_size": tokenizer.vocab_size,
@@ -362,7 +379,8 @@ def _report(manifest: dict[str, Any], output: Path, console: Console, seconds: f
             )
     console.say(f"{tokens / max(seconds, 1e-9):.0f} tokens/s over {duration(seconds)}")
     console.say(f"prepared: {output}")
-    console.say(f"next: python -m jaxlm train CONFIG --data.train {output} --data.dev {output}")
+    dev = f" --data.dev {output}" if "validation" in manifest["splits"] else ""
+    console.say(f"next: python -m jaxlm train CONFIG --data.train {output}{dev}")
 
 
 class _Progress:

@@ -1,8 +1,12 @@
 """Reads what `prepare` wrote: any row at once, by its number, without an index in memory."""
 
 import bisect
+import collections
+import contextlib
+import functools
 import itertools
 import json
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,7 +75,10 @@ class PreparedData:
         """
         lengths = self.manifest["splits"].get(split)
         if lengths is None:
-            raise UserError(f"{self.directory} has no {split} rows; it has {', '.join(self.manifest['splits'])}")
+            hint = (
+                f" (--data.validation was {self.manifest['validation']:g} in prepare)" if split == "validation" else ""
+            )
+            raise UserError(f"{self.directory} has no {split} rows{hint}; it has {', '.join(self.manifest['splits'])}")
         if str(row_length) not in lengths:
             raise UserError(
                 f"{self.directory} has rows of length {', '.join(lengths)}, and --data.max_length (or a phase's) is "
@@ -117,8 +124,6 @@ class PreparedRows:
         self.most_windows: int = entry["most_windows"]
         self.windows: int = entry["windows"]
         self.tokens = data.manifest["tokens"][split] + self.windows * data.manifest["special_tokens_per_window"]
-        files = [_File(str(data.directory / s["file"]), 0, s["rows"], s["rows"]) for s in self._shards]
-        self._reader = _reader(files)
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -130,7 +135,21 @@ class PreparedRows:
 
     def read(self, numbers: Sequence[int]) -> list[Windows]:
         """The windows of the given rows."""
-        return [rows.parse(record, self._dtype) for record in self._reader.__getitems__(list(numbers))]
+        wanted = np.asarray(numbers, np.int64)
+        shards = np.searchsorted(self._ends, wanted, side="right")
+        found: list[Windows | None] = [None] * len(wanted)
+        for shard in np.unique(shards).tolist():
+            here = np.flatnonzero(shards == shard)
+            first = self._ends[shard] - self._shards[shard]["rows"]
+            records = self._reader(shard).__getitems__((wanted[here] - first).tolist())
+            for place, record in zip(here.tolist(), records, strict=True):
+                found[place] = rows.parse(record, self._dtype)
+        return [row for row in found if row is not None]
+
+    def _reader(self, shard: int) -> Any:
+        entry = self._shards[shard]
+        file = _File(str(self._data.directory / entry["file"]), 0, entry["rows"], entry["rows"])
+        return _open(file)
 
     def part(self, number: int) -> int:
         """The part of the corpus that a row comes from."""
@@ -144,6 +163,35 @@ class PreparedRows:
         documents = sorted({int(d) + 1 for d in self.read([number])[0].about["document"]})
         listing = ", ".join(map(str, documents[:3])) + (" ..." if len(documents) > 3 else "")
         return f"{files}, document {listing}"
+
+
+_open_files: collections.OrderedDict[_File, Any] = collections.OrderedDict()  # the one last used is last
+_open_files_lock = threading.Lock()
+
+
+def _open(file: _File) -> Any:
+    """The reader of a shard. A corpus may have more shards than a process may have open files: the last used are."""
+    with _open_files_lock:
+        reader = _open_files.pop(file, None)
+        reader = _open_files[file] = reader if reader is not None else _reader([file])
+        while len(_open_files) > _most_open():
+            _open_files.popitem(last=False)  # closed when the last who reads from it is done
+    return reader
+
+
+@functools.cache
+def _most_open() -> int:
+    """Half of what the system lets a process have, after asking for as much as it gives."""
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return 256
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return max(16, min(soft, 1 << 16) // 2) if soft > 0 else 1 << 15
 
 
 def _reader(files: list[_File]) -> Any:

@@ -15,6 +15,8 @@ from jaxlm.data.order import MixedOrder
 from jaxlm.data.packing import Layout
 from jaxlm.data.prepared import PreparedRows
 
+_ATTEMPTS = 8  # rows to look in for a text of another document: a long one fills many
+
 
 @dataclasses.dataclass(frozen=True)
 class Marks:
@@ -22,7 +24,7 @@ class Marks:
 
     cls: int
     sep: int
-    ends_sentence: np.ndarray | None  # [vocabulary] bool; None without next-sentence prediction
+    ends_sentence: np.ndarray | None  # `jaxlm.data.next_sentence.pair`'s; None without next-sentence prediction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +62,10 @@ class RowBatches:
     def steps_per_epoch(self) -> int:
         return -(-self._total // self.batch_size)
 
+    def epoch(self, step: int) -> float:
+        """How often the data have been seen after so many steps."""
+        return step / self.steps_per_epoch
+
     @property
     def examples(self) -> Sequence[int]:
         """Numbers of the windows of text."""
@@ -76,7 +82,9 @@ class RowBatches:
         return corpus, places - np.concatenate([[0], ends])[corpus]
 
     def __call__(self, step: int) -> Batch:
+        """In evaluations pairs and masks are those of step 0, whichever batch a row is in."""
         corpora, numbers = self.numbers(step)
+        step = 0 if self.order is None else step
         last = self.rows if self.last_row is None else self.last_row
         corpora, numbers = corpora[self.first_row : last], numbers[self.first_row : last]
         windows = self._read(corpora, numbers)
@@ -128,20 +136,23 @@ class RowBatches:
         """Pairs of a window's own halves, or of its first half and text of another row, drawn anew in each step."""
         assert self.marks.ends_sentence is not None
         sizes = np.array([len(corpus) for corpus in self.corpora])
-        others = (random_bits((self.seed, step, 1), corpora, numbers) % sizes[corpora]).astype(np.int64)
-        other_windows = self._read(corpora, others)
         draws = uniform(random_bits((self.seed, step, 2), example_ids[:, None], np.arange(4)[None]))
-        pairs = []
         documents = np.concatenate([found.about["document"] for found in windows])
-        candidates = [np.split(o.tokens, np.cumsum(o.about["length"])[:-1]) for o in other_windows]
-        for index, text in enumerate(texts):
-            here = row[index]
-            corpus = self.corpora[corpora[here]]
-            same_part = corpus.part(int(numbers[here])) == corpus.part(int(others[here]))
-            same = same_part & (other_windows[here].about["document"] == documents[index])
-            usable = [t for t, unusable in zip(candidates[here], same, strict=True) if not unusable]
-            pairs.append(pair(text, usable, draws[index], self.marks.ends_sentence))
-        return pairs
+        usable: list[list[np.ndarray]] = [[] for _ in texts]
+        pending = np.arange(len(windows))  # rows with a text that has none of another document yet
+        for attempt in range(_ATTEMPTS):
+            corpus = corpora[pending]
+            key = (self.seed, step, 1) if attempt == 0 else (self.seed, step, 1, attempt)
+            others = (random_bits(key, corpus, numbers[pending]) % sizes[corpus]).astype(np.int64)
+            for here, other, found in zip(pending.tolist(), others.tolist(), self._read(corpus, others), strict=True):
+                rows = self.corpora[corpora[here]]
+                same_part = rows.part(int(numbers[here])) == rows.part(other)
+                candidates = np.split(found.tokens, np.cumsum(found.about["length"])[:-1])
+                for index in np.flatnonzero(row == here).tolist():
+                    same = same_part & (found.about["document"] == documents[index])
+                    usable[index] = usable[index] or list(itertools.compress(candidates, ~same))
+            pending = np.unique(row[[not found for found in usable]])
+        return [pair(t, usable[n], draws[n], self.marks.ends_sentence) for n, t in enumerate(texts)]
 
     def tokens(self, step: int) -> float:
         """Real tokens of a step over all processes: the mean, since rows are filled alike."""
@@ -175,8 +186,12 @@ class PhasedBatches:
         self._phases = phases
         self.starts = [phase.first_step for phase in phases]
         self.steps = sum(phase.steps for phase in phases)
-        self.steps_per_epoch = phases[0].steps_per_epoch
+        self.steps_per_epoch = max(1, round(self.steps / self.epoch(self.steps)))  # on average
         self.rows, self.row_length = phases[0].rows, phases[0].row_length
+
+    def epoch(self, step: int) -> float:
+        """How often the data have been seen after so many steps."""
+        return sum(min(max(step - phase.first_step, 0), phase.steps) / phase.steps_per_epoch for phase in self._phases)
 
     def phase(self, step: int) -> RowBatches:
         return self._phases[bisect.bisect_right(self.starts, step) - 1]

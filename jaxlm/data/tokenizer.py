@@ -57,9 +57,10 @@ class TextTokenizer:
             raise UserError(f"the tokenizer has no {names} token; a BERT has [PAD], [UNK], [CLS], [SEP] and [MASK]")
         self.special_ids = {name: number for name, number in ids.items() if number is not None}
 
-    @property
+    @functools.cached_property
     def vocab_size(self) -> int:
-        return self._backend.get_vocab_size()
+        """Token ids are below it. A vocab.txt with a blank line, or a token twice, has fewer tokens."""
+        return max(self._backend.get_vocab().values()) + 1
 
     @property
     def token_dtype(self) -> np.dtype:
@@ -220,7 +221,7 @@ class TextTokenizer:
         """
 
         directory.mkdir(parents=True, exist_ok=True)
-        vocab = sorted(self._backend.get_vocab().items(), key=lambda item: item[1])
+        tokens = {number: token for token, number in self._backend.get_vocab().items()}
         normalizer = json.loads(self._backend.to_str())["normalizer"] or {}
         settings = {
             "do_lower_case": normalizer.get("lowercase", True),
@@ -232,7 +233,8 @@ class TextTokenizer:
         } | {f"{name}_token": self._backend.id_to_token(number) for name, number in self.special_ids.items()}
         write_atomically(directory / "tokenizer.json", self._backend.to_str())
         write_atomically(directory / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")
-        write_atomically(directory / "vocab.txt", "".join(f"{token}\n" for token, _ in vocab))
+        vocab = [tokens.get(number, f"[hole{number}]") for number in range(self.vocab_size)]
+        write_atomically(directory / "vocab.txt", "".join(f"{token}\n" for token in vocab))
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None, max_length: int = 512) -> Encoded:
         """Encodes texts (or pairs) with [CLS] and [SEP], on all cores; pairs lose tokens from the longer one first."""

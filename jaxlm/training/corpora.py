@@ -17,6 +17,7 @@ from jaxlm.parallel.mesh import row_shards, row_slice
 from jaxlm.tasks import Task
 
 _SENTENCE_ENDS = (".", "!", "?", "。", "！", "？", "।", "۔", "؟")  # noqa: RUF001
+_CLOSING = ('"', "'", ")", "]", "”", "’", "»", "」", "』", "）")  # noqa: RUF001
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +52,11 @@ def open_corpora(config: Config) -> Corpora:
             weights = [float(weight) for _, _, weight in parts]
         except ValueError:
             weights = []
-        if not weights or not all(0 < weight < math.inf for weight in weights) or not all(directories):
+        if not weights or not all(0 < w < math.inf and w * 1e6 > sum(weights) for w in weights) or not all(directories):
             listing = " ".join(config.data.mixture)
-            raise UserError(f"--data.mixture {listing}: DIRECTORY=WEIGHT each, with a weight above 0, is meant")
+            raise UserError(
+                f"--data.mixture {listing}: DIRECTORY=WEIGHT each, with a weight above a millionth of all, is meant"
+            )
     for directory in directories:
         if not is_prepared(directory):
             raise UserError(f"{directory} was not prepared: python -m jaxlm prepare CONFIG --output {directory}")
@@ -64,6 +67,8 @@ def open_corpora(config: Config) -> Corpora:
             raise UserError(f"{other.directory} was prepared with another tokenizer than {first.directory}")
         if config.objective.next_sentence and not other.next_sentence:
             raise UserError(f"{other.directory} was prepared without --objective.next_sentence; prepare it with it")
+        if config.objective.next_sentence and other.manifest["documents_in_splits"].get("train", 0) < 2:
+            raise UserError(f"{other.directory} has a single document: a sentence of another one is to be had nowhere")
     return Corpora(data, weights)
 
 
@@ -148,8 +153,10 @@ def row_batches(
 
 
 def _ends_sentence(tokenizer: TextTokenizer) -> np.ndarray:
-    ends = np.zeros(tokenizer.vocab_size, bool)
-    ends[[number for token in _SENTENCE_ENDS if (number := tokenizer.token_id(token)) is not None]] = True
+    """What `jaxlm.data.next_sentence.pair` asks for."""
+    ends = np.zeros(tokenizer.vocab_size, np.int8)
+    for kind, tokens in enumerate((_SENTENCE_ENDS, _CLOSING), 1):
+        ends[[number for token in tokens if (number := tokenizer.token_id(token)) is not None]] = kind
     return ends
 
 

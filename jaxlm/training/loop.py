@@ -126,7 +126,7 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
                 "loss": progress.interval_loss / progress.interval_steps,
                 "learning_rate": float(schedule(step - 1)),
                 "grad_norm": norm,
-                "epoch": step / batches.steps_per_epoch,
+                "epoch": batches.epoch(step),
             }
             for loss_name, total in zip(task.loss_names, progress.interval_losses, strict=True):
                 facts[f"loss/{loss_name}"] = total / progress.interval_steps

@@ -330,7 +330,8 @@ def _batches(
         row_multiple=row_shards(mesh) * micro_batches,
         side_by_side=micro_batches > 1,
         length_multiple=8 if mesh.devices.flat[0].platform == "cpu" else 128,
-        finish=lambda batch, step: task.finish(batch, config.seed, step),
+        # An evaluation's masks are those of step 0, whatever batch an example is in.
+        finish=lambda batch, step: task.finish(batch, config.seed, step if training else 0),
         process=process,
         processes=processes,
     )

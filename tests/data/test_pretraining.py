@@ -1,5 +1,8 @@
+import collections
 import dataclasses
 import json
+import os
+import random
 import resource
 import time
 from pathlib import Path
@@ -10,7 +13,10 @@ import numpy as np
 import pytest
 
 from jaxlm.config import Config, Phase
-from jaxlm.data.next_sentence import pair
+from jaxlm.data import prepare as prepare_module
+from jaxlm.data import prepared as prepared_module
+from jaxlm.data import pretraining
+from jaxlm.data.next_sentence import Pair, pair
 from jaxlm.data.order import MixedOrder
 from jaxlm.data.prepared import PreparedData
 from jaxlm.data.pretraining import PhasedBatches
@@ -19,7 +25,7 @@ from jaxlm.parallel.mesh import make_mesh
 from jaxlm.tasks import TASKS
 from jaxlm.training.corpora import open_corpora, row_batches
 
-from .corpora import config, corpus, prepared, tokenizer
+from .corpora import config, corpus, document, prepared, tokenizer
 
 
 def batches(settings: Config, devices: int = 1, split: str = "train") -> Any:
@@ -48,6 +54,16 @@ def test_a_mixture_has_its_proportions_at_any_place_and_wastes_no_row() -> None:
     np.testing.assert_array_equal(corpus_again, corpus_of[9000:9100])
     np.testing.assert_array_equal(row_again, row[9000:9100])
     assert len(np.flatnonzero(np.diff(corpus_of))) > 5000  # mixed finely, not in runs
+    assert (corpus_of[:1024] != corpus_of[1024:2048]).any()  # and anew in each block
+
+
+def test_a_small_share_of_a_mixture_is_not_rounded_away() -> None:
+    weights = np.array([1, 5000, 20])
+    order = MixedOrder([1000, 1000, 1000], weights, seed=0)
+    counts = np.bincount(order.rows(np.arange(1 << 18))[0], minlength=3)
+    np.testing.assert_allclose(counts / counts.sum(), weights / weights.sum(), rtol=0.05)
+    with pytest.raises(ValueError, match="a share of 1e-07 is too small"):
+        MixedOrder([10, 10], [1, 1e7], seed=0)
 
 
 def test_a_batch_holds_its_rows_windows_with_their_special_tokens(tmp_path: Path) -> None:
@@ -109,7 +125,8 @@ def test_masks_and_pairs_are_drawn_afresh_in_each_epoch(tmp_path: Path) -> None:
     first = int(made.numbers(0)[1][0])
     again = next(step for step in range(made.steps_per_epoch, 3000) if int(made.numbers(step)[1][0]) == first)
     before, after = made(0), made(again)
-    np.testing.assert_array_equal(np.unique(before["example_ids"]), np.unique(after["example_ids"]))
+    examples = [set(batch["example_ids"][batch["segment_ids"] > 0].tolist()) for batch in (before, after)]
+    assert examples[0] == examples[1]
     assert (before["input_ids"] != after["input_ids"]).any()
     assert (before["predict_positions"] != after["predict_positions"]).any()
 
@@ -120,6 +137,11 @@ def test_phases_change_length_and_size_and_go_on_where_the_last_of_that_length_s
     made = batches(config(data.directory, phases=phases))
     assert isinstance(made, PhasedBatches)
     assert (made.steps, made.starts) == (8, [0, 3, 5, 7])
+    rows = {length: len(data.rows("train", length)) for length in (32, 64)}
+    per_epoch = [-(-rows[length] // size) for length, size in ((32, 2), (32, 8), (64, 4), (32, 8))]
+    seen = [sum(steps / n for steps, n in zip(done, per_epoch, strict=True)) for done in ((2, 0, 0, 0), (3, 2, 2, 1))]
+    assert [made.epoch(2), made.epoch(8)] == pytest.approx(seen)
+    assert made.steps_per_epoch == round(8 / seen[1])
     shapes = [made(step)["input_ids"].shape for step in range(8)]
     assert shapes == [(2, 32)] * 3 + [(8, 32)] * 2 + [(4, 64)] * 2 + [(8, 32)]
     places = [int(n) for step in (0, 1, 2, 3, 4, 7) for n in made.phase(step).numbers(step)[1]]
@@ -141,6 +163,12 @@ def test_a_mixture_is_read_from_all_its_directories(tmp_path: Path) -> None:
     share = np.concatenate([made.numbers(step)[0] for step in range(16)]).mean()
     assert share == pytest.approx(0.25, abs=0.002)
     assert made(0)["input_ids"].shape == (64, 32)
+    # A row of one directory is another example than that of the same number in another.
+    twice = dataclasses.replace(made, corpora=[made.corpora[0]] * 2, order=None, first_place=0)
+    first, second = twice(0), dataclasses.replace(twice, first_place=len(made.corpora[0]))(0)
+    np.testing.assert_array_equal(first["segment_ids"], second["segment_ids"])
+    ids = [set(batch["example_ids"][batch["segment_ids"] > 0].tolist()) for batch in (first, second)]
+    assert not ids[0] & ids[1]
     for wrong in (("x",), (f"{one.directory}=0",), (f"{one.directory}=a",), (f"{tmp_path}=1",)):
         with pytest.raises(UserError):
             open_corpora(dataclasses.replace(settings, data=dataclasses.replace(settings.data, mixture=wrong)))
@@ -170,12 +198,94 @@ def test_half_of_the_second_sentences_come_from_other_documents(tmp_path: Path) 
                 random += int(batch["follows"][index, slot])
     assert pairs > 1000
     assert abs(random - pairs / 2) < 4 * np.sqrt(pairs / 4)
+    real = np.mean([(made(step)["segment_ids"] > 0).sum() for step in range(60)])
+    assert made.tokens(0) == pytest.approx(real, rel=0.1)
+
+
+def test_second_sentences_come_from_other_documents_also_where_most_rows_are_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "text").mkdir()
+    draw = random.Random(0)
+    (tmp_path / "text" / "0.txt").write_text(document(draw, 400))
+    (tmp_path / "text" / "1.txt").write_text("\n\n".join(document(draw, 30) for _ in range(5)))
+    data = prepared(tmp_path, objective={"next_sentence": True}, data={"validation": 0.0})
+    rows = data.rows("train", 32)
+    owners: dict[bytes, set[tuple[int, int]]] = collections.defaultdict(set)
+    for number in range(len(rows)):
+        windows = rows.read([number])[0]
+        for text, about in zip(
+            np.split(windows.tokens, np.cumsum(windows.about["length"])[:-1]), windows.about, strict=True
+        ):
+            owners[text.tobytes()].add((rows.part(number), int(about["document"])))
+    asked: list[tuple[set, list[set]]] = []
+    taken: list[bool] = []
+
+    def look(window: np.ndarray, others: list[np.ndarray], draws: np.ndarray, ends: np.ndarray) -> Pair:
+        asked.append((owners[window.tobytes()], [owners[other.tobytes()] for other in others]))
+        found = pair(window, others, draws, ends)
+        taken.append(found.random)
+        return found
+
+    monkeypatch.setattr(pretraining, "pair", look)
+    made = batches(config(data.directory, objective={"next_sentence": True}, train={"batch_size": 16, "steps": 30}))
+    for step in range(30):
+        made(step)
+    unique = [(own, others) for own, others in asked if len(own) == 1]
+    assert len(unique) > 300
+    assert not any(own == other for own, others in unique for other in others)
+    # Three quarters of the rows are of the long document: a single row to look in would leave a quarter random.
+    assert np.mean(taken) > 0.42
+    seconds = [made(0)["input_ids"].tolist(), dataclasses.replace(made, first_step=1)(1)["input_ids"].tolist()]
+    assert made.numbers(0)[1].tolist() == dataclasses.replace(made, first_step=1).numbers(1)[1].tolist()
+    assert seconds[0] != seconds[1]
+
+
+def test_a_single_document_has_no_other(tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "0.txt").write_text(document(random.Random(0), 100))
+    data = prepared(tmp_path, objective={"next_sentence": True}, data={"validation": 0.0})
+    with pytest.raises(UserError, match="has a single document"):
+        open_corpora(config(data.directory, objective={"next_sentence": True}))
+
+
+@pytest.mark.parametrize("next_sentence", [False, True])
+def test_an_evaluation_does_not_depend_on_the_batch(tmp_path: Path, next_sentence: bool) -> None:
+    data = prepared(tmp_path, objective={"next_sentence": next_sentence}, data={"validation": 0.3})
+    seen: list[dict[int, Any]] = []
+    for size in (3, 8):
+        settings = config(
+            data.directory, objective={"next_sentence": next_sentence}, data={"dev": str(data.directory)},
+            train={"eval_batch_size": size, "steps": 1},
+        )  # fmt: skip
+        made = batches(settings, split="dev")
+        seen.append({})
+        for step in range(made.steps):
+            batch = made(step)
+            for index, number in enumerate(made.numbers(step)[1].tolist()):
+                seen[-1][number] = [batch[name][index].tolist() for name in ("input_ids", "predict_labels")]
+    assert len(seen[0]) > 16
+    assert seen[0] == seen[1]
+
+
+def test_no_more_shards_are_open_than_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "text").mkdir()
+    corpus(tmp_path / "text", files=12, documents=20)
+    monkeypatch.setattr(prepare_module, "_PART_BYTES", (1, 1))
+    rows = prepared(tmp_path).rows("train", 32)
+    numbers = np.random.default_rng(0).permutation(len(rows)).tolist()
+    expected = [window.tokens.tolist() for window in rows.read(numbers)]
+    monkeypatch.setattr(prepared_module, "_most_open", lambda: 3)
+    before = len(os.listdir("/proc/self/fd")) - len(prepared_module._open_files)
+    assert [rows.read([number])[0].tokens.tolist() for number in numbers] == expected
+    assert len(prepared_module._open_files) == 3
+    assert len(os.listdir("/proc/self/fd")) <= before + 3
 
 
 def test_a_pair_is_cut_behind_a_sentence_and_no_longer_than_its_window() -> None:
-    ends = np.zeros(100, bool)
-    ends[9] = True
-    draw = np.random.default_rng(0)
+    ends = np.zeros(100, np.int8)
+    ends[9] = 1
+    draw, inside = np.random.default_rng(0), 0
     for _ in range(300):
         window, other = (draw.integers(10, 100, n) for n in draw.integers(1, 30, 2))
         window[draw.random(len(window)) < 0.2] = 9
@@ -186,11 +296,31 @@ def test_a_pair_is_cut_behind_a_sentence_and_no_longer_than_its_window() -> None
         assert len(found.first) + len(found.second) <= len(window)
         np.testing.assert_array_equal(found.first, window[: len(found.first)])
         if found.random:
-            assert " ".join(map(str, found.second)) in " ".join(map(str, other))
+            place = " ".join(map(str, other)).find(" ".join(map(str, found.second)))
+            assert place >= 0
+            inside += place > 0
             assert len(found.second) >= 1
+            room = len(window) - len(found.first)
+            if window[-1] == 9 and (other[:-room] == 9).any():
+                assert found.second[-1] == 9 or not (found.second == 9).any()
         if (window[:-1] == 9).any():
             assert found.first[-1] == 9
+    assert inside > 30
     assert not pair(window, [], np.zeros(4), ends).random
+
+
+def test_the_last_token_does_not_tell_what_follows() -> None:
+    """A window that ends behind a sentence, quotes included, is paired with text that does."""
+    ends = np.zeros(100, np.int8)
+    ends[[9, 8]] = 1, 2
+    window = np.array([20, 21, 9, 22, 23, 24, 9, 8])
+    other = np.array([30, 31, 9, 8, 32, 33, 9, 34, 35, 36])
+    found = [pair(window, [other], np.array([0.0, 0.0, 0.0, draw]), ends) for draw in (0, 0.4, 0.99)]
+    assert [one.first.tolist() for one in found] == [[20, 21, 9]] * 3
+    assert [one.second.tolist() for one in found] == [[32, 33, 9], [32, 33, 9], [30, 31, 9, 8]]
+    whole = pair(window[:-2], [other], np.zeros(4), ends)
+    assert whole.second.tolist() == [32, 33, 9]  # as long as what it takes the place of
+    assert pair(np.array([20, 9, 8, 21, 22]), [other], np.zeros(4), ends).first.tolist() == [20, 9, 8]
 
 
 def test_loss_and_gradients_of_packed_rows_equal_those_of_the_same_windows_alone(tmp_path: Path) -> None:
