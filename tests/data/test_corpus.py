@@ -122,6 +122,33 @@ def test_columns_are_found_by_name_or_position(
     assert [text for _, text in found] == [text for _, _, text in ROWS]
 
 
+def test_a_row_that_looks_like_the_header_is_a_document(tmp_path: Path) -> None:
+    assert texts(write(tmp_path / "a.csv", b"text\none\ntext\n")) == [(1, "one"), (2, "text")]
+
+
+def test_rows_without_text_are_left_out_and_counted(tmp_path: Path) -> None:
+    rows = [{"id": 1, "text": "a b"}, {"id": 2}, {"id": 3, "text": None}, {"id": 4, "text": ["x", "y"]}]
+    path = write(tmp_path / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    data = DataSettings(bad_rows="skip")
+    reader = corpus.Reader([str(path)], data)
+    assert [reader.text(piece) for piece in corpus.pieces(str(path), 0, data)] == ["a b", None, None, None]
+    assert reader.dropped == {"no text": 3}
+    with pytest.raises(UserError, match=r"line 2: which of id is the text"):
+        texts(path, bad_rows="error")
+    with pytest.raises(UserError, match=r"line 1: text that is no string"):
+        texts(write(tmp_path / "b.jsonl", b'{"text": ["x", "y"]}'), bad_rows="error")
+
+
+def test_bytes_that_begin_no_character_are_cut_somewhere(tmp_path: Path) -> None:
+    found = texts(write(tmp_path / "a.txt", b"\x80" * (corpus.PIECE_BYTES + 100)))
+    assert sum(len(text) for _, text in found) == corpus.PIECE_BYTES + 100
+
+
+def test_a_directory_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--data\.train .* is a directory; name its files, as in '.*/\*\.txt'"):
+        corpus.expand(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("content", "settings", "message"),
     [

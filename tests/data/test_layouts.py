@@ -303,6 +303,9 @@ def test_a_txt_file_with_labels_is_predicted_without_them(tmp_path: Path) -> Non
     assert found.texts == ["a,b", "foo", "bar"]
     plain = TASKS["classification"].read(str(path), "test", DataSettings(), labelled=False, known_labels={"neg"})
     assert plain.texts == ["a,b\tneg", "foo\tpos", "bar\tpos"]
+    path = write(tmp_path / "b.txt", "sentence\tlabel\nfoo\tpos\n")
+    found = TASKS["classification"].read(str(path), "test", DataSettings(), labelled=False, known_labels={"neg", "pos"})
+    assert found.texts == ["foo"]
 
 
 def test_the_classes_of_a_data_set_are_those_of_the_column_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,6 +390,8 @@ def test_a_comment_with_as_many_cells_as_there_are_columns(tmp_path: Path) -> No
     content = "# id 1 domain=en\nEU NN x B-ORG\n\n# id 77 domain=en\n# SYM x O\nPeter NN x B-PER\n"
     table = read("token_classification", write(tmp_path / "a.conll", content))
     assert table.words == [["EU"], ["#", "Peter"]]
+    flat = write(tmp_path / "b.conll", "the\tDET\n\n# one\ncat\tNOUN\n\n#\tSYM\n1\tNUM\n")
+    assert read("token_classification", flat).words == [["the"], ["cat"], ["#", "1"]]
 
 
 def test_tagged_words_with_commas_are_no_columns(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from jaxlm.config import Phase
+from jaxlm.config import DataSettings, Phase
 from jaxlm.console import Console
 from jaxlm.data import prepare as module
+from jaxlm.data.chunks import Packer
 from jaxlm.data.prepare import fill_rate, parts_of, prepare
 from jaxlm.data.prepared import PreparedData
 from jaxlm.errors import UserError
@@ -142,6 +144,64 @@ def test_other_settings_or_sources_are_refused(tmp_path: Path, source: Path) -> 
     with pytest.raises(UserError, match="holds no prepared data"):
         prepare(settings, tokenizer(), tmp_path / "full", QUIET, workers=1)
     assert digests(tmp_path / "out") == before
+
+
+def test_a_header_that_was_told_is_a_setting(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text\n" + "".join(f"document {n}.\n" for n in range(30)))
+    told = config(tmp_path / "a.csv", data={"header": "no"})
+    prepare(told, tokenizer(), tmp_path / "out", QUIET, workers=1)
+    with pytest.raises(UserError, match="header: no there, None now"):
+        prepare(config(tmp_path / "a.csv"), tokenizer(), tmp_path / "out", QUIET, workers=1)
+
+
+def test_a_kill_while_the_plan_is_written_is_no_matter(tmp_path: Path, source: Path) -> None:
+    (tmp_path / "out" / "state").mkdir(parents=True)
+    (tmp_path / "out" / ".plan.json.a1b2").write_text("{")
+    prepare(config(source / "*.txt"), tokenizer(), tmp_path / "out", QUIET, workers=1)
+    assert PreparedData(tmp_path / "out").manifest["splits"]
+
+
+@pytest.mark.parametrize("when", ["before it looks what is left", "before it writes the manifest"])
+def test_machines_that_end_together_do_not_undo_each_other(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Another one writes the manifest and removes the state at either moment."""
+    settings, output = config(source / "*.txt"), tmp_path / "out"
+    prepare(settings, tokenizer(), tmp_path / "whole", QUIET, workers=1)
+    expected = digests(tmp_path / "whole")
+    name = "parts_of" if when.endswith("left") else "_manifest"
+    real = getattr(module, name)
+
+    def after_another(*arguments: object) -> object:
+        monkeypatch.setattr(module, name, real)
+        if name == "_manifest":  # all parts are done
+            (output / "manifest.json").write_bytes((tmp_path / "whole" / "manifest.json").read_bytes())
+            shutil.rmtree(output / "state")
+        else:
+            prepare(settings, tokenizer(), output, QUIET, workers=1)
+        return real(*arguments)
+
+    monkeypatch.setattr(module, name, after_another)
+    manifest = prepare(settings, tokenizer(), output, QUIET, workers=1)
+    assert manifest == PreparedData(output).manifest
+    assert digests(output) == expected
+
+
+def test_white_space_around_a_document_does_not_change_its_side(tmp_path: Path) -> None:
+    tokenizer().save(tmp_path, 32)
+    packer = Packer(tmp_path, [], DataSettings(validation=0.5), [32], 2)
+    texts = [f"document {number}" for number in range(40)]
+    assert [packer._split(text) for text in texts] == [packer._split(f"\n{text}\r\n") for text in texts]
+    assert len({packer._split(text) for text in texts}) == 2
+
+
+def test_a_corpus_that_all_falls_to_validation_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one document\n")
+    with pytest.raises(UserError, match="all documents fell to validation"):
+        prepare(config(tmp_path / "a.txt", data={"validation": 0.999}), tokenizer(), tmp_path / "out", QUIET, workers=1)
+    data = prepared(tmp_path, data={"validation": 0.0})
+    with pytest.raises(UserError, match=r"has no validation rows \(--data\.validation was 0 in prepare\)"):
+        data.rows("validation", 32)
 
 
 def test_a_worker_that_meets_bad_input_ends_the_preparation_with_its_message(tmp_path: Path, source: Path) -> None:

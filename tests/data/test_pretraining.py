@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxlm.config import Config, Phase
+from jaxlm.config import Config, ModelSettings, Phase
 from jaxlm.data import prepare as prepare_module
 from jaxlm.data import prepared as prepared_module
 from jaxlm.data import pretraining
@@ -24,6 +24,7 @@ from jaxlm.errors import UserError
 from jaxlm.parallel.mesh import make_mesh
 from jaxlm.tasks import TASKS
 from jaxlm.training.corpora import open_corpora, row_batches
+from jaxlm.training.setup import set_up
 
 from .corpora import config, corpus, document, prepared, tokenizer
 
@@ -265,6 +266,26 @@ def test_an_evaluation_does_not_depend_on_the_batch(tmp_path: Path, next_sentenc
             for index, number in enumerate(made.numbers(step)[1].tolist()):
                 seen[-1][number] = [batch[name][index].tolist() for name in ("input_ids", "predict_labels")]
     assert len(seen[0]) > 16
+    assert seen[0] == seen[1]
+
+
+def test_nor_does_one_of_texts_that_were_not_prepared(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\n".join(document(random.Random(n), 1) for n in range(40)))
+    tokenizer().save(tmp_path / "words", 32)
+    shape = ModelSettings(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=32)
+    seen: list[dict[tuple[int, int], int]] = []
+    for size in (3, 8):
+        path = str(tmp_path / "a.txt")
+        data = {"dev": path, "tokenizer": str(tmp_path / "words")}
+        asked = config(path, data=data, train={"eval_batch_size": size, "steps": 1})
+        made = set_up(dataclasses.replace(asked, model=shape), make_mesh(1)).batches["dev"]
+        seen.append({})
+        for batch in map(made, range(made.steps)):
+            for row, slot in np.argwhere(batch["predict_weights"] > 0):
+                place = row, batch["predict_positions"][row, slot]
+                key = int(batch["example_ids"][place]), int(batch["positions"][place])
+                seen[-1][key] = int(batch["predict_labels"][row, slot])
+    assert len(seen[0]) > 30
     assert seen[0] == seen[1]
 
 

@@ -125,6 +125,21 @@ def test_tokens_that_were_added_beside_a_vocabulary_file(vocab_directory: Path) 
         TextTokenizer.load(vocab_directory)
 
 
+def test_a_vocabulary_with_a_blank_line_and_a_token_twice_keeps_its_ids(vocab_directory: Path) -> None:
+    lines = (vocab_directory / "vocab.txt").read_text().splitlines()
+    (vocab_directory / "vocab.txt").write_text("\n".join([*lines[:7], "", *lines[7:], "the", "last"]) + "\n")
+    loaded = TextTokenizer.load(vocab_directory)
+    assert loaded.vocab_size == len(lines) + 3
+    assert loaded.vocabulary.size == loaded.vocab_size
+    loaded.save(vocab_directory / "exported", 32)
+    exported = (vocab_directory / "exported" / "vocab.txt").read_text().splitlines()
+    assert len(exported) == loaded.vocab_size
+    (vocab_directory / "exported" / "tokenizer.json").unlink()
+    again = TextTokenizer.load(vocab_directory / "exported")
+    text = ["the cafe is the last"]
+    assert again.encode(text).input_ids.tolist() == loaded.encode(text).input_ids.tolist()
+
+
 def test_a_tokenizer_file_that_adds_no_special_tokens_gets_berts(tmp_path: Path) -> None:
     TextTokenizer.train(TEXTS, 60, True).save(tmp_path, 32)
     content = json.loads((tmp_path / "tokenizer.json").read_text())
