@@ -96,7 +96,7 @@ def read_table(
       split: "train", "dev" or "test": which part is meant where `spec` does not say.
       settings: columns, header and what to do with bad rows.
       label_kind: what the label column holds; None where none is needed.
-      running_text: the lines of a txt file are a corpus, in which blank ones only part paragraphs.
+      running_text: a txt file is a corpus of documents, parted as `settings.documents` says.
       known_labels: the labels of the training data or the model; they tell the columns of a file without names apart.
       names: by which columns are found that `settings` does not choose.
 
@@ -116,8 +116,30 @@ def read_table(
         if files.data_format(Path(spec)) == ".parquet":
             stated = files.stated_names(Path(spec))
         if running_text and files.data_format(Path(spec)) == ".txt":
-            rows = (row for row in rows if row.problem or any(str(value).strip() for value in row.values))
+            rows = _documents(spec, list(rows), settings.documents)
     return _table(spec, rows, settings, names, label_kind=label_kind, known_labels=known_labels, stated=stated)
+
+
+def _documents(source: str, lines: Sequence[Row], parted_by: str) -> Iterator[Row]:
+    """The documents in the lines of a txt file."""
+
+    def is_blank(row: Row) -> bool:
+        return not row.problem and not "".join(row.values).strip()
+
+    filled = [number for number, row in enumerate(lines) if not is_blank(row)]
+    if parted_by == "blank_lines" and filled and filled[-1] - filled[0] == len(filled) - 1:
+        log.info("%s: no blank line parts documents: each line is one (--data.documents file: all are one)", source)
+        parted_by = "line"
+    if parted_by == "line":
+        yield from (lines[number] for number in filled)
+        return
+    for blank, group in itertools.groupby(lines, lambda row: parted_by == "blank_lines" and is_blank(row)):
+        if not blank:
+            document = list(group)
+            yield from (row for row in document if row.problem)
+            text = "\n".join("".join(row.values) for row in document if not row.problem)
+            if text.strip():
+                yield Row(document[0].line, [text])
 
 
 def _has_labels(path: Path, known_labels: Collection[str]) -> bool:

@@ -1,5 +1,6 @@
 """Masked language modelling, with or without next-sentence prediction: pre-training on plain text."""
 
+import dataclasses
 import math
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -42,6 +43,8 @@ class MaskedLM(Task):
     def read(
         cls, spec: str, split: str, settings: DataSettings, *, labelled: bool = True, known_labels: Collection[str] = ()
     ) -> Table:
+        if not labelled:  # texts with masks, a line each
+            settings = dataclasses.replace(settings, documents="line")
         return read_table(spec, split, settings, label_kind=None, running_text=True)
 
     def examples(self, table: Table, *, training: bool = False) -> tuple[Examples, int]:

@@ -2,6 +2,7 @@ import gzip
 import json
 import lzma
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -147,6 +148,38 @@ def test_blank_lines_part_the_paragraphs_of_a_corpus_and_are_no_texts(tmp_path: 
     assert table.texts == ["one", "two words"]
     with pytest.raises(UserError, match="line 2: empty text"):
         read(path, kind=None)
+
+
+@pytest.mark.parametrize(
+    ("content", "settings", "documents"),
+    [
+        ("\none\ntwo\n\n\nthree\n", {}, [("one\ntwo", "line 2"), ("three", "line 6")]),
+        ("\none\ntwo\n\nthree\n", {"documents": "line"}, [("one", "line 2"), ("two", "line 3"), ("three", "line 5")]),
+        ("\none\ntwo\n\nthree\n", {"documents": "file"}, [("one\ntwo\n\nthree", "line 1")]),
+        ("\none\ntwo\n\n", {}, [("one", "line 2"), ("two", "line 3")]),
+        ("", {}, None),
+        ("\n\n", {"documents": "file"}, None),
+    ],
+)
+def test_a_corpus_is_parted_into_documents(
+    tmp_path: Path, content: str, settings: dict[str, Any], documents: list[tuple[str, str]] | None
+) -> None:
+    path = write(tmp_path / "a.txt", content)
+    asked = DataSettings(**settings)
+    if documents is None:
+        with pytest.raises(UserError, match="no rows"):
+            read_table(str(path), "train", asked, label_kind=None, running_text=True)
+    else:
+        table = read_table(str(path), "train", asked, label_kind=None, running_text=True)
+        assert list(zip(table.texts, table.places, strict=True)) == documents
+
+
+def test_a_bad_line_of_a_document_is_named_or_left_out(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", b"one\ntw\xffo\nthree\n\nfour\n")
+    with pytest.raises(UserError, match=r"a\.txt, line 2: not UTF-8"):
+        read_table(str(path), "train", DataSettings(), label_kind=None, running_text=True)
+    table = read_table(str(path), "train", DataSettings(bad_rows="skip"), label_kind=None, running_text=True)
+    assert (table.texts, table.skipped) == (["one\nthree", "four"], {"not UTF-8": 1})
 
 
 def test_labels_are_names_numbers_or_sets(tmp_path: Path) -> None:
