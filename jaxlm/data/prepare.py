@@ -94,6 +94,11 @@ def prepare(
     started = time.perf_counter()
     if config.data.train is None:
         raise UserError("--data.train names the raw text to prepare")
+    longest, positions = max(row_lengths(config)), config.model.max_position_embeddings
+    if config.model.init is None and longest > positions:
+        raise UserError(
+            f"rows of {longest} tokens (--data.max_length, or a phase's): the model has {positions} positions"
+        )
     sources = corpus.expand(config.data.train)
     special = rows.specials(config.objective.next_sentence)
     plan: dict[str, Any] = {

@@ -146,6 +146,13 @@ def test_other_settings_or_sources_are_refused(tmp_path: Path, source: Path) -> 
     assert digests(tmp_path / "out") == before
 
 
+def test_rows_that_the_model_cannot_read_are_not_made(tmp_path: Path, source: Path) -> None:
+    asked = config(source / "*.txt", 64, model={"max_position_embeddings": 32})
+    with pytest.raises(UserError, match=r"rows of 64 tokens .* the model has 32 positions"):
+        prepare(asked, tokenizer(), tmp_path / "out", QUIET, workers=1)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_header_that_was_told_is_a_setting(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text\n" + "".join(f"document {n}.\n" for n in range(30)))
     told = config(tmp_path / "a.csv", data={"header": "no"})
