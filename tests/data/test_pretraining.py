@@ -246,7 +246,7 @@ def test_second_sentences_come_from_other_documents_also_where_most_rows_are_of_
     made(0)
     later(1)
     half = len(offered) // 2
-    assert offered[:half] != offered[half:]
+    assert np.mean([one == other for one, other in zip(offered[:half], offered[half:], strict=True)]) < 0.15
 
 
 def test_a_single_document_has_no_other(tmp_path: Path) -> None:
