@@ -40,7 +40,7 @@ def pair(window: np.ndarray, others: Sequence[np.ndarray], draws: np.ndarray, en
     start = _choose(starts, draws[3]) if len(starts) else 0
     second = other[start : start + room]
     ends = _ends(second, ends_sentence)
-    if len(ends) and _ends(window, ends_sentence)[-1:] == len(window):
+    if len(ends) and len(window) in _ends(window, ends_sentence):
         second = second[: ends[-1]]
     return Pair(window[:cut], second, True)
 

@@ -348,6 +348,8 @@ def test_the_last_token_does_not_tell_what_follows() -> None:
     assert [one.second.tolist() for one in found] == [[32, 33, 9], [32, 33, 9], [30, 31, 9, 8]]
     whole = pair(window[:-2], [other], np.zeros(4), ends)
     assert whole.second.tolist() == [32, 33, 9]  # as long as what it takes the place of
+    unending = pair(np.array([20, 21, 22, 23]), [other], np.zeros(4), ends)
+    assert (unending.first.tolist(), unending.second.tolist()) == ([20], [32, 33, 9])
     assert pair(np.array([20, 9, 8, 21, 22]), [other], np.zeros(4), ends).first.tolist() == [20, 9, 8]
 
 
