@@ -33,16 +33,22 @@ def pair(window: np.ndarray, others: Sequence[np.ndarray], draws: np.ndarray, en
     cut = _choose(_cuts(window, ends_sentence), draws[0])
     if not others or len(window) < 2 or draws[1] >= 0.5:
         return Pair(window[:cut], window[cut:], False)
-    other = others[int(draws[2] * len(others))]
-    room = len(window) - cut
+    room, chosen = len(window) - cut, int(draws[2] * len(others))
+    if len(window) in _ends(window, ends_sentence):
+        for other in (*others[chosen:], *others[:chosen]):
+            ends = _ends(other, ends_sentence)
+            starts = np.append(ends, 0)
+            last = np.append(0, ends)[
+                np.searchsorted(ends, starts + room, side="right")
+            ]  # end in the room, from a start
+            if (whole := last > starts).any():
+                at = _choose(np.flatnonzero(whole), draws[3])
+                return Pair(window[:cut], other[starts[at] : last[at]], True)
+    other = others[chosen]
     starts = np.append(_cuts(other, ends_sentence), 0)
     starts = starts[starts + room <= len(other)]
     start = _choose(starts, draws[3]) if len(starts) else 0
-    second = other[start : start + room]
-    ends = _ends(second, ends_sentence)
-    if len(ends) and len(window) in _ends(window, ends_sentence):
-        second = second[: ends[-1]]
-    return Pair(window[:cut], second, True)
+    return Pair(window[:cut], other[start : start + room], True)
 
 
 def _cuts(tokens: np.ndarray, ends_sentence: np.ndarray) -> np.ndarray:
