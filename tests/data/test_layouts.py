@@ -410,3 +410,9 @@ def test_tags_that_the_model_knows_tell_words_from_lines(tmp_path: Path) -> None
     assert (found.words, found.tags) == ([["the", "cat"], ["sleeps"]], None)
     with pytest.raises(UserError, match="line 3: a sentence without words"):
         kind.read(str(path), "test", settings, labelled=False, known_labels={"DET"})
+
+
+def test_masked_texts_are_lines_and_a_corpus_has_documents(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "one [MASK]\n\ntwo [MASK]\nthree [MASK]\n")
+    assert read("masked_lm", path, labelled=False).texts == ["one [MASK]", "two [MASK]", "three [MASK]"]
+    assert read("masked_lm", path).texts == ["one [MASK]", "two [MASK]\nthree [MASK]"]
