@@ -40,6 +40,14 @@ def test_the_whole_road_from_text_to_a_filled_mask(tmp_path: Path, capsys: pytes
         assert line["loss/next_sentence"] < 1 < line["loss/masked_lm"]  # two classes, and 130 words
     capsys.readouterr()
     sentence = f"the {WORDS[2]} [MASK] the {WORDS[3]} [MASK]"
+    held_out = tmp_path / "held_out.txt"
+    held_out.write_text("".join(f"{sentence.replace('[MASK]', word)}\n" for word in ("a", "the", "water", "stone") * 8))
+    scores = []
+    for size in ("3", "8"):
+        evaluate = ["evaluate", f"{run}/model", "--data.test", str(held_out), "--batch_size", size]
+        assert cli.main([*evaluate, "--output", str(tmp_path / "scores.json")]) == 0
+        scores.append(json.loads((tmp_path / "scores.json").read_text()))
+    assert scores[0] == pytest.approx(scores[1], rel=1e-5)  # the same masks in any batch
     output = tmp_path / "filled.jsonl"
     assert cli.main(["fill-mask", f"{run}/model", "--text", sentence, "--top_k", "3", "--output", str(output)]) == 0
     answer = json.loads(output.read_text())
