@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from jaxlm.errors import NonFiniteLoss, UserError
+from jaxlm.errors import RunFailed, UserError
 from jaxlm.parallel import distributed
 
 VERBS = {
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         return code
     except UserError as error:
         return distributed.fail(2, str(error))
-    except NonFiniteLoss as error:
+    except RunFailed as error:
         return distributed.fail(1, str(error))
     except KeyboardInterrupt:
         return distributed.fail(130, "stopped")

@@ -9,5 +9,9 @@ class NoSuchColumn(UserError):
     """A column that was asked for is not there."""
 
 
-class NonFiniteLoss(Exception):
-    """Training met a loss that is infinite or not a number; the message names step and examples. Exit code 1."""
+class RunFailed(Exception):
+    """What went wrong on the way, and whether the same command goes on. The command line exits with code 1."""
+
+
+class NonFiniteLoss(RunFailed):
+    """Training met a loss that is infinite or not a number; the message names step and examples."""

@@ -12,6 +12,7 @@ machines and after any number of kills; a shard is there whole or not at all, an
 
 import concurrent.futures
 import contextlib
+import errno
 import json
 import multiprocessing
 import os
@@ -19,6 +20,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +33,7 @@ from jaxlm.data.corpus import Piece
 from jaxlm.data.rows import Windows
 from jaxlm.data.schemes import is_scheme
 from jaxlm.data.tokenizer import TextTokenizer
-from jaxlm.errors import UserError
+from jaxlm.errors import RunFailed, UserError
 
 FORMAT = 1
 _CHUNK_BYTES = 1 << 20
@@ -133,7 +135,7 @@ def prepare(
         console.say(f"{len(mine) - len(todo)} of {len(mine)} parts were done before")
     progress = _Progress(plan["sources"], parts, todo, console)
     arguments = (output / "tokenizer", sources, config.data, plan["row_lengths"], special)
-    with _pool(workers or _cores(), arguments) as (pool, slots):
+    with _failures(output), _pool(workers or _cores(), arguments) as (pool, slots):
         waiting: deque[tuple[Shard, int, concurrent.futures.Future[Packed | str]]] = deque()
         writer: _ShardWriter | None = None
 
@@ -189,6 +191,20 @@ def prepare(
     _remove_state(state)
     _report(manifest, output, console, time.perf_counter() - started, progress.tokens)
     return manifest
+
+
+@contextlib.contextmanager
+def _failures(output: Path) -> Iterator[None]:
+    """What a machine runs out of, in a person's words."""
+    try:
+        yield
+    except BrokenProcessPool:
+        reason = "a worker process was killed (out of memory? try fewer --workers)"
+        raise RunFailed(f"{reason}; the same command goes on") from None
+    except (OSError, RuntimeError) as error:  # array_record raises RuntimeError
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        raise RunFailed(f"no space is left where {output} lies; the same command goes on when there is") from None
 
 
 def _remove_state(state: Path) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from jaxlm.data import prepare as module
 from jaxlm.data.chunks import Packer
 from jaxlm.data.prepare import fill_rate, parts_of, prepare
 from jaxlm.data.prepared import PreparedData
-from jaxlm.errors import UserError
+from jaxlm.errors import RunFailed, UserError
 
 from .corpora import config, corpus, prepared, tokenizer
 
@@ -151,6 +152,30 @@ def test_rows_that_the_model_cannot_read_are_not_made(tmp_path: Path, source: Pa
     with pytest.raises(UserError, match=r"rows of 64 tokens .* the model has 32 positions"):
         prepare(asked, tokenizer(), tmp_path / "out", QUIET, workers=1)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (BrokenProcessPool("a process in the pool was terminated"), "a worker process was killed .* goes on"),
+        (RuntimeError("Write failed: No space left on device"), "no space is left where .*out lies; the same command"),
+        (OSError(28, "No space left on device"), "no space is left where"),
+    ],
+)
+def test_what_a_machine_runs_out_of_is_said(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
+    prepare(config(source / "*.txt"), tokenizer(), tmp_path / "whole", QUIET, workers=1)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module._ShardWriter, "add", fail)
+        with pytest.raises(RunFailed, match=message):
+            prepare(config(source / "*.txt"), tokenizer(), tmp_path / "out", QUIET, workers=1)
+    prepare(config(source / "*.txt"), tokenizer(), tmp_path / "out", QUIET, workers=1)
+    assert digests(tmp_path / "out") == digests(tmp_path / "whole")
 
 
 def test_a_header_that_was_told_is_a_setting(tmp_path: Path) -> None:
