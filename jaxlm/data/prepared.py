@@ -2,6 +2,7 @@
 
 import bisect
 import collections
+import concurrent.futures
 import contextlib
 import functools
 import itertools
@@ -18,15 +19,8 @@ from jaxlm.data.rows import Windows
 from jaxlm.errors import UserError
 
 _FORMAT = 1
-
-
-class _File(NamedTuple):
-    """A shard, as array_record's reader wants to be told, so that it opens only what it reads."""
-
-    filename: str
-    skip: int
-    take: int
-    examples_in_shard: int
+# As array_record's data source asks for it; an index that stays on disk makes the memory of readers constant.
+_READER_OPTIONS = "readahead_buffer_size:0,index_storage_option:offloaded,footer_prefetch_bytes:0"
 
 
 class Document(NamedTuple):
@@ -104,8 +98,7 @@ class PreparedData:
         for part, members in itertools.groupby(shards, key=lambda shard: shard[0]):
             windows = []
             for _, file in members:
-                reader = _reader([_File(str(self.directory / file), 0, _count(self.directory / file), 0)])
-                windows += [rows.parse(record, self._dtype) for record in reader]
+                windows += [rows.parse(record, self._dtype) for record in _reader(self.directory / file).read_all()]
             about, tokens = Windows.join(windows)
             ends = np.cumsum(about["length"], dtype=np.int64)
             order = np.argsort(about[["document", "piece", "window"]], kind="stable")
@@ -137,19 +130,18 @@ class PreparedRows:
         """The windows of the given rows."""
         wanted = np.asarray(numbers, np.int64)
         shards = np.searchsorted(self._ends, wanted, side="right")
-        found: list[Windows | None] = [None] * len(wanted)
-        for shard in np.unique(shards).tolist():
-            here = np.flatnonzero(shards == shard)
-            first = self._ends[shard] - self._shards[shard]["rows"]
-            records = self._reader(shard).__getitems__((wanted[here] - first).tolist())
-            for place, record in zip(here.tolist(), records, strict=True):
-                found[place] = rows.parse(record, self._dtype)
-        return [row for row in found if row is not None]
+        found = [b""] * len(wanted)
 
-    def _reader(self, shard: int) -> Any:
-        entry = self._shards[shard]
-        file = _File(str(self._data.directory / entry["file"]), 0, entry["rows"], entry["rows"])
-        return _open(file)
+        def read(shard: int) -> None:
+            here = np.flatnonzero(shards == shard)
+            entry = self._shards[shard]
+            places = wanted[here] - (self._ends[shard] - entry["rows"])
+            records = _reader(self._data.directory / entry["file"]).read(places.tolist())
+            for place, record in zip(here.tolist(), records, strict=True):
+                found[place] = record
+
+        list(_threads().map(read, np.unique(shards).tolist()))
+        return [rows.parse(record, self._dtype) for record in found]
 
     def part(self, number: int) -> int:
         """The part of the corpus that a row comes from."""
@@ -165,15 +157,19 @@ class PreparedRows:
         return f"{files}, document {listing}"
 
 
-_open_files: collections.OrderedDict[_File, Any] = collections.OrderedDict()  # the one last used is last
+_open_files: collections.OrderedDict[Path, Any] = collections.OrderedDict()  # the one last used is last
 _open_files_lock = threading.Lock()
 
 
-def _open(file: _File) -> Any:
+def _reader(path: Path) -> Any:
     """The reader of a shard. A corpus may have more shards than a process may have open files: the last used are."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
     with _open_files_lock:
-        reader = _open_files.pop(file, None)
-        reader = _open_files[file] = reader if reader is not None else _reader([file])
+        reader = _open_files.pop(path, None)
+        if reader is None:
+            reader = ArrayRecordReader(str(path), options=_READER_OPTIONS, file_reader_buffer_size=1 << 15)
+        _open_files[path] = reader
         while len(_open_files) > _most_open():
             _open_files.popitem(last=False)  # closed when the last who reads from it is done
     return reader
@@ -194,19 +190,7 @@ def _most_open() -> int:
     return max(16, min(soft, 1 << 16) // 2) if soft > 0 else 1 << 15
 
 
-def _reader(files: list[_File]) -> Any:
-    from array_record.python.array_record_data_source import ArrayRecordDataSource
-
-    # Readers are opened when they are first read from; an index that stays on disk makes their memory constant.
-    return ArrayRecordDataSource(
-        files, reader_options={"index_storage_option": "offloaded", "footer_prefetch_bytes": "0"}
-    )
-
-
-def _count(path: Path) -> int:
-    from array_record.python.array_record_module import ArrayRecordReader
-
-    reader = ArrayRecordReader(str(path))
-    count = int(reader.num_records())
-    reader.close()
-    return count
+@functools.cache
+def _threads() -> concurrent.futures.Executor:
+    """For shards that are read at once: they may lie in a bucket."""
+    return concurrent.futures.ThreadPoolExecutor(16, "jaxlm-shards")

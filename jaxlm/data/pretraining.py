@@ -139,6 +139,7 @@ class RowBatches:
         draws = uniform(random_bits((self.seed, step, 2), example_ids[:, None], np.arange(4)[None]))
         documents = np.concatenate([found.about["document"] for found in windows])
         usable: list[list[np.ndarray]] = [[] for _ in texts]
+        bounds = np.searchsorted(row, np.arange(len(windows) + 1)).tolist()
         pending = np.arange(len(windows))  # rows with a text that has none of another document yet
         for attempt in range(_ATTEMPTS):
             corpus = corpora[pending]
@@ -148,7 +149,7 @@ class RowBatches:
                 rows = self.corpora[corpora[here]]
                 same_part = rows.part(int(numbers[here])) == rows.part(other)
                 candidates = np.split(found.tokens, np.cumsum(found.about["length"])[:-1])
-                for index in np.flatnonzero(row == here).tolist():
+                for index in range(bounds[here], bounds[here + 1]):
                     same = same_part & (found.about["document"] == documents[index])
                     usable[index] = usable[index] or list(itertools.compress(candidates, ~same))
             pending = np.unique(row[[not found for found in usable]])
