@@ -62,7 +62,7 @@ class ModelSettings:
     attention_dropout: float | None = None
     """Dropout of attention weights; unset: what the model's config says (0.1)."""
     hidden_size: int = 768
-    """Width, for a model from scratch; so the next six."""
+    """Width, for a model from scratch; so the next seven."""
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
     intermediate_size: int | None = None
@@ -71,6 +71,8 @@ class ModelSettings:
     hidden_act: Literal["gelu", "gelu_new", "relu"] = "gelu"
     initializer_range: float = 0.02
     """Standard deviation of new weights; 0.02 suits a width of 768, and a narrower model wants more."""
+    position_init: Literal["normal", "sinusoidal"] = "normal"
+    """How the table of positions begins. From sinusoids a small model learns from its neighbours much sooner."""
 
 
 @dataclass(frozen=True)

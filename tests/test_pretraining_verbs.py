@@ -12,7 +12,8 @@ from .data.corpora import WORDS, corpus
 
 PRESET = """from jaxlm.config import *
 config = Config(task="masked_lm", model=ModelSettings(hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-                max_position_embeddings=64, initializer_range=0.1), data=DataSettings(max_length=32, validation=0.1),
+                max_position_embeddings=64, initializer_range=0.1, position_init="sinusoidal"),
+                data=DataSettings(max_length=32, validation=0.1),
                 train=TrainSettings(batch_size=16, eval_every=20, phases=(Phase(20), Phase(10, max_length=64))),
                 optim=OptimSettings(learning_rate=5e-3))
 """
@@ -30,6 +31,7 @@ def test_the_whole_road_from_text_to_a_filled_mask(tmp_path: Path, capsys: pytes
     assert cli.main([*command, "--workers", "1", "--objective.next_sentence"]) == 0
     flags = ["--data.train", prepared, "--data.dev", prepared, "--objective.next_sentence", "--workdir", run]
     assert cli.main(["train", preset, *flags, "--mesh.devices", "1"]) == 0
+    assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["position_init"] == "sinusoidal"
     dev = json.loads((tmp_path / "run" / "summary.json").read_text())["dev"]
     assert {"perplexity", "accuracy", "next_sentence_accuracy"} <= dev.keys()
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

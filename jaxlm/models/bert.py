@@ -63,8 +63,21 @@ class LayerNorm(nnx.Module):
         return normed.astype(self.dtype)
 
 
+def sinusoids(positions: int, width: int) -> jax.Array:
+    """Sines, then cosines, of wavelengths from 2 pi to 2 pi `positions` (Vaswani et al. 2017, section 3.5, whose longest
+    is 2 pi 10,000), `[positions, width]`, of mean square 1: a neighbour is the same rotation away wherever one stands.
+    """
+    half = width // 2
+    angles = jnp.arange(positions)[:, None] * positions ** (-jnp.arange(half) / half)
+    return jnp.sqrt(2.0) * jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
+
+
 class Embeddings(nnx.Module):
-    """Word + position + token-type embeddings, normalised."""
+    """Word + position + token-type embeddings, normalised.
+
+    With `position_init` "sinusoidal", positions begin as sinusoids, and are learnt from there as others are: from
+    independent vectors, a model has to learn for each position apart which ones are beside it.
+    """
 
     def __init__(self, config: BertConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
         def table(size: int) -> nnx.Param:
@@ -72,6 +85,9 @@ class Embeddings(nnx.Module):
 
         self.word = table(config.vocab_size)
         self.position = table(config.max_position_embeddings)
+        if config.position_init == "sinusoidal":
+            waves = sinusoids(config.max_position_embeddings, config.hidden_size)
+            self.position = nnx.Param(waves * config.initializer_range)
         self.token_type = table(config.type_vocab_size)
         self.norm = LayerNorm(config, dtype)
         self.rate = config.hidden_dropout_prob

@@ -9,6 +9,7 @@ ACTIVATIONS = ("gelu", "gelu_new", "relu")
 PoolingMode = Literal["mean", "cls"]
 Remat = Literal["none", "attention", "dots", "full"]
 Attention = Literal["xla", "fused"]
+PositionInit = Literal["normal", "sinusoidal"]
 FUSED_HEAD_DIMS = (16, 32, 64, 128)  # widths of heads that the fused kernel serves
 _HOW_COMPUTED = ("scan_layers", "remat", "attention")  # in no file, since they change no number
 
@@ -45,6 +46,8 @@ class BertConfig:
     max_position_embeddings: int = 512
     type_vocab_size: int = 2
     initializer_range: float = 0.02
+    position_init: PositionInit = "normal"
+    """How the table of positions begins (`jaxlm.models.bert.Embeddings`). No field of transformers."""
     layer_norm_eps: float = 1e-12
     pad_token_id: int = 0
     id2label: dict[int, str] = (
@@ -80,10 +83,11 @@ class BertConfig:
             )
         if self.hidden_act not in ACTIVATIONS:
             raise CheckpointError(f"hidden_act {self.hidden_act!r} is not one of {', '.join(ACTIVATIONS)}")
-        if self.remat not in get_args(Remat):
-            raise CheckpointError(f"remat is {self.remat!r}; it is one of {', '.join(get_args(Remat))}")
-        if self.attention not in get_args(Attention):
-            raise CheckpointError(f"attention is {self.attention!r}; it is one of {', '.join(get_args(Attention))}")
+        for name, choices in (("remat", Remat), ("attention", Attention), ("position_init", PositionInit)):
+            if (value := getattr(self, name)) not in get_args(choices):
+                raise CheckpointError(f"{name} is {value!r}; it is one of {', '.join(get_args(choices))}")
+        if self.position_init == "sinusoidal" and self.hidden_size % 2:
+            raise CheckpointError(f"sinusoidal positions come in pairs, and hidden_size is {self.hidden_size}")
         if self.attention == "fused" and self.head_dim not in FUSED_HEAD_DIMS:
             raise CheckpointError(
                 f"attention is fused and heads are {self.head_dim} wide; the kernel serves "
@@ -166,6 +170,8 @@ class BertConfig:
         values["id2intent"] = {str(index): name for index, name in self.id2intent.items()}
         if not self.id2intent:
             del values["id2intent"]
+        if self.position_init == "normal":
+            del values["position_init"]
         values["label2id"] = {name: index for index, name in self.id2label.items()}
         values |= {"model_type": "bert", "architectures": [architecture], "position_embedding_type": "absolute"}
         return json.dumps(values, indent=2, ensure_ascii=False, sort_keys=True) + "\n"

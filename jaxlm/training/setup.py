@@ -267,6 +267,7 @@ def _from_scratch(model: ModelSettings, vocab_size: int) -> BertConfig:
         max_position_embeddings=model.max_position_embeddings,
         hidden_act=model.hidden_act,
         initializer_range=model.initializer_range,
+        position_init=model.position_init,
     )
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
+from transformers.models.marian.modeling_marian import MarianSinusoidalPositionalEmbedding
 
 from jaxlm.models import BertModel
-from jaxlm.models.bert import LayerNorm
+from jaxlm.models.bert import LayerNorm, sinusoids
 
 from .conftest import Checkpoints
 from .reference import SHAPES, batch, flat_params, outputs, quick_jit, relative_error, torch_model, torch_outputs
@@ -120,6 +121,21 @@ def test_initial_parameters_differ_between_layers_and_between_seeds() -> None:
     kernels = [first["layers.0.attention.qkv_kernel"], first["layers.1.attention.qkv_kernel"],
                second["layers.0.attention.qkv_kernel"]]  # fmt: skip
     assert len({np.asarray(kernel).tobytes() for kernel in kernels}) == 3
+
+
+def test_sinusoids_are_those_of_the_transformer_scaled_to_mean_square_1() -> None:
+    found = np.asarray(sinusoids(10_000, 12))  # so many that the longest wavelength is the paper's
+    theirs = MarianSinusoidalPositionalEmbedding(10_000, 12).create_weight().numpy()
+    np.testing.assert_allclose(found[:1000], np.sqrt(2) * theirs[:1000], atol=2e-4)
+    np.testing.assert_allclose(np.square(found).mean(1), 1, rtol=1e-5)
+
+
+def test_positions_can_begin_as_sinusoids() -> None:
+    config = dataclasses.replace(SHAPES["erf"], initializer_range=0.05, position_init="sinusoidal")
+    found = flat_params(quick_jit(lambda key: BertModel.initial_params(config, key))(jax.random.key(0)))
+    waves = sinusoids(config.max_position_embeddings, config.hidden_size)
+    np.testing.assert_allclose(found["embeddings.position"], 0.05 * waves, atol=1e-7)
+    assert abs(found["embeddings.word"].std() / 0.05 - 1) < 0.2
 
 
 ONES = np.ones((2, 5), int)

@@ -16,7 +16,7 @@ from .reference import SHAPES
 FIELDS = [
     field.name
     for field in dataclasses.fields(BertConfig)
-    if field.compare and field.name not in ("scan_layers", "remat", "attention")
+    if field.compare and field.name not in ("scan_layers", "remat", "attention", "position_init")
 ]
 
 
@@ -66,6 +66,14 @@ def test_every_field_survives_writing_and_reading(tmp_path: Path) -> None:
     assert (read.architecture, read.facts) == ("BertModel", {"task": "regression"})
 
 
+def test_how_positions_began_is_kept_and_does_not_trouble_transformers(tmp_path: Path) -> None:
+    config = BertConfig(position_init="sinusoidal")
+    path = write(tmp_path, config.to_json("BertModel"))
+    assert BertConfig.from_json(path) == config != BertConfig()
+    assert isinstance(transformers.AutoConfig.from_pretrained(tmp_path), transformers.BertConfig)
+    assert "position_init" not in json.loads(BertConfig().to_json("BertModel"))
+
+
 def test_what_a_short_config_leaves_out_takes_the_default(tmp_path: Path) -> None:
     assert BertConfig.from_json(write(tmp_path, {"hidden_size": 24})) == BertConfig(hidden_size=24)
 
@@ -88,6 +96,8 @@ def test_equal_configs_hash_equal_so_that_a_graphdef_can_be_a_static_argument() 
         ("[]", "holds no JSON object"),
         ({"model_type": "roberta"}, "model_type is 'roberta'"),
         ({"hidden_act": "swish"}, "hidden_act 'swish' is not one of gelu, gelu_new, relu"),
+        ({"position_init": "rotary"}, "position_init is 'rotary'; it is one of normal, sinusoidal"),
+        ({"position_init": "sinusoidal", "hidden_size": 3, "num_attention_heads": 1}, "hidden_size is 3"),
         ({"hidden_size": 100}, "hidden_size 100 is not a multiple of num_attention_heads 12"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
         ({"vocab_size": "many"}, "vocab_size is 'many'"),
