@@ -127,6 +127,8 @@ def validate(config: Stage, where: str = "") -> None:
     for name in ("patience", "target"):
         if getattr(train, name) is not None and not any(of.dev for of in (data, *(part.data for part in config.parts))):
             raise UserError(f"--{where}train.{name} needs --{where}data.dev to judge by")
+    if config.labels.out_of_scope is not None and data.dev is None:
+        raise UserError(f"--{where}labels.out_of_scope needs --{where}data.dev, on which its threshold is chosen")
     for number, phase in enumerate(train.phases):
         for name, least in (("steps", 1), ("max_length", 5), ("batch_size", 1), ("learning_rate", 0)):
             value = getattr(phase, name)

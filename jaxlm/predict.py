@@ -14,6 +14,7 @@ from jaxlm.config import Config, DataSettings, Dtype
 from jaxlm.data.loader import Examples, make_batches
 from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
+from jaxlm.embed import text_length
 from jaxlm.errors import NoSuchColumn, UserError
 from jaxlm.models import BertConfig, hub
 from jaxlm.parallel import distributed
@@ -57,9 +58,7 @@ class Predictor:
         self.config = kind.model_class.read_config(directory)
         check_model(self.config, mesh)
         self.tokenizer = TextTokenizer.load(directory)
-        positions = self.config.max_position_embeddings
-        stated = (self.config.pooling and self.config.pooling.max_length) or self.tokenizer.max_length
-        self.max_length = min(max_length or stated or positions, positions)
+        self.max_length = text_length(self.config, self.tokenizer, max_length)
         self._mesh, self._batch_size, self._seed = mesh, batch_size, seed
         stage = Config(data=DataSettings(max_length=self.max_length, bad_rows=bad_rows))
         self.task: Task = kind.for_model(stage, self.tokenizer, self.config)

@@ -337,6 +337,16 @@ def test_predictions_say_which_rows_they_are_of_where_some_are_left_out(trained:
     assert rows == ["line 1", "line 3"]
 
 
+@pytest.mark.parametrize("length", ["500", "2", "-3"])
+def test_a_length_that_the_model_cannot_read_is_refused(
+    length: str, trained: Path, sentences: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = [str(trained / "model"), "--data.max_length", length, "--mesh.devices", "1"]
+    for command in (["predict", *model, "--text", "good"], ["evaluate", *model, "--data.test", str(sentences["test"])]):
+        assert cli.main(command) == 2
+        assert f"max_length is {length}; it must be at least 3, and the model has 64 pos" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 128])
 def test_evaluation_is_exact_whatever_the_batch(
     trained: Path, sentences: dict[str, Path], tmp_path: Path, batch_size: int, capsys: pytest.CaptureFixture[str]

@@ -125,6 +125,23 @@ def test_queries_and_the_cross_encoder_compute_in_the_dtype_that_is_told(
         assert rounded == pytest.approx(exact, abs=0.05)
 
 
+def test_a_model_that_indexes_and_answers_is_loaded_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded = []
+
+    class Counted(Embedder):
+        def __init__(self, name: str, *arguments: Any, **settings: Any):
+            loaded.append(name)
+            super().__init__(name, *arguments, **settings)
+
+    monkeypatch.setattr("jaxlm.embed.Embedder", Counted)
+    monkeypatch.chdir(folder)  # a relative directory is kept by its absolute path
+    index = ["--documents", "documents.tsv", "--index", str(tmp_path / "index")]
+    assert cli.main(["search", "model", *index, "--query", "good film", *ONE_DEVICE]) == 0
+    assert loaded == [str(folder / "model")]
+
+
 def test_queries_come_from_standard_input_too(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

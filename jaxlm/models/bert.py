@@ -64,8 +64,9 @@ class LayerNorm(nnx.Module):
 
 
 def sinusoids(positions: int, width: int) -> jax.Array:
-    """Sines, then cosines, of wavelengths from 2 pi to 2 pi `positions` (Vaswani et al. 2017, section 3.5, whose longest
-    is 2 pi 10,000), `[positions, width]`, of mean square 1: a neighbour is the same rotation away wherever one stands.
+    """Sines, then cosines, of wavelengths from 2 pi to 2 pi `positions`, `[positions, width]`, of mean square 1.
+
+    As Vaswani et al. 2017, section 3.5, whose longest is 2 pi 10,000. A neighbour is the same rotation away everywhere.
     """
     half = width // 2
     angles = jnp.arange(positions)[:, None] * positions ** (-jnp.arange(half) / half)

@@ -70,13 +70,16 @@ class Classification(SequenceTask):
         self.outputs = len(labels)
         self.out_of_scope = out_of_scope
         self.threshold = threshold
+        self._awaits_dev = False  # which is read first after the training's table, and chooses the threshold
         if self.metric == "f1" and len(labels) != 2:
             raise UserError(f"--train.metric f1 is for two classes; there are {len(labels)}: macro_f1 serves them")
 
     @classmethod
     def for_training(cls, stage: Stage, tokenizer: TextTokenizer, train: Table, shape: BertConfig) -> Self:
         out_of_scope = stage.labels.out_of_scope
-        return cls(stage, tokenizer, model_labels(shape, label_names(train, out_of_scope)), out_of_scope)
+        task = cls(stage, tokenizer, model_labels(shape, label_names(train, out_of_scope)), out_of_scope)
+        task._awaits_dev = out_of_scope is not None
+        return task
 
     @classmethod
     def for_model(cls, stage: Stage, tokenizer: TextTokenizer, config: BertConfig) -> Self:
@@ -108,6 +111,14 @@ class Classification(SequenceTask):
             if not keep.any():
                 raise UserError(f"{table.source}: no row has a label that the model knows ({listing(self.labels)})")
             table.skipped["unknown label"] = int((~keep).sum())
+        if self._awaits_dev and not training:
+            self._awaits_dev = False
+            if not outside.any():
+                raise UserError(
+                    f"{table.source}: no row is labelled {self.out_of_scope!r} (--labels.out_of_scope), and such rows "
+                    "of dev choose the threshold below which a text belongs to none of the classes; there are "
+                    f"{listing(sorted(table.known_labels))}"
+                )
         if training and outside.any():
             table.skipped["out of scope"] = int(outside.sum())
             keep &= ~outside
@@ -127,8 +138,10 @@ class Classification(SequenceTask):
         order = np.argsort(confidence, kind="stable")
         below = np.concatenate([[0], np.cumsum(truth[order] == _NONE_OF_THEM)])
         above = right.sum() - np.concatenate([[0], np.cumsum(right[order])])
-        count = int(np.argmax(below + above))
         ranked = np.concatenate([[0.0], confidence[order], [1.0]])
+        told = below + above
+        told[1:-1][ranked[1:-2] == ranked[2:-1]] = -1  # equal confidences cannot be parted
+        count = int(np.argmax(told))
         self.threshold = float((ranked[count] + ranked[count + 1]) / 2)
 
     def metrics(self, sums: dict[str, float], outputs: dict[str, np.ndarray], examples: Examples) -> Metrics:

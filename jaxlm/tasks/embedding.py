@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Self
 
 import jax
@@ -107,7 +107,8 @@ class Embedding(Task):
         settings = self.settings
         if table.pairs is None:
             return table, None
-        if settings.positive is not None and (table.labels is not None or training):
+        scored = not training and settings.positive not in (table.labels or ()) and _are_numbers(table.labels)
+        if settings.positive is not None and (table.labels is not None or training) and not scored:
             return _labelled(table, settings.positive), None
         if table.labels is None:
             if training and settings.loss != "contrastive":
@@ -240,6 +241,13 @@ def sentence_vectors(model: Any, batch: DeviceBatch, dropout_key: jax.Array | No
 
 def _grouped(values: np.ndarray, members: int) -> np.ndarray:
     return values.reshape(-1, members, *values.shape[1:])
+
+
+def _are_numbers(labels: Sequence[Any] | None) -> bool:
+    try:
+        return bool(labels) and all(math.isfinite(float(label)) for label in labels or ())
+    except ValueError:
+        return False
 
 
 def _labelled(table: Table, label: str) -> Table:

@@ -120,7 +120,7 @@ class Ranking(SequenceTask):
         scores the later row comes first."""
         logits, truth = outputs["logits"][:, 0].astype(np.float64), examples.targets["labels"]
         grades = np.array(examples.records.labels, np.float64)
-        largest = self.largest or float(grades.max())
+        largest = self.largest or float(grades.max()) or 1.0
         relevant = min(1.0, largest / 2) if self.relevant is None else self.relevant
         means = mean_metrics(rankings(examples.records.texts, outputs["logits"][:, 0], grades), relevant=relevant)
         share = float((truth >= 0.5).mean())

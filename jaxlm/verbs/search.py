@@ -104,7 +104,7 @@ def run(arguments: list[str]) -> int:
     if not asks:
         return 0
     index = Index(directory)
-    name = args.model or index.plan.model
+    name = _lasting(args.model) if args.model else index.plan.model
     if not args.model and Path(name).is_absolute() and not Path(name).is_dir():
         raise UserError(f"{name}, the model of this index, is gone; where is it now? python -m jaxlm search MODEL ...")
     if sha256_of_model(hub.resolve(name)) != index.plan.model_sha256:
@@ -189,7 +189,7 @@ def _build(
 
     columns = dataclasses.replace(DOCUMENTS, chosen=(args.id_column, args.title_column, args.data.text))
     sources = paths_of(args.documents, columns)
-    model = str(Path(args.model).expanduser().absolute()) if Path(args.model).expanduser().is_dir() else args.model
+    model = _lasting(args.model)
     how = (str(columns.chosen), args.data.header, args.data.bad_rows, *(source.name for source in sources))
     plan = Plan(
         model, sha256_of_model(hub.resolve(model)), tuple(map(str, sources)), sha256_of_files(sources, *how),
@@ -206,6 +206,12 @@ def _build(
     index = Index(directory)
     console.say(f"index: {directory}, {len(index)} documents, {index.vectors.shape[1]} dimensions")
     console.say(f'next: python -m jaxlm search --index {directory} --query "a query of your own"')
+
+
+def _lasting(model: str) -> str:
+    """A directory's absolute path, which serves wherever the index is asked from later; a hub name as it is."""
+    path = Path(model).expanduser()
+    return str(path.absolute()) if path.is_dir() else model
 
 
 def _say_cut(embed: "Embedder", what: str, console: "Console") -> None:
