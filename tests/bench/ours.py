@@ -63,13 +63,14 @@ def pretrain(args: argparse.Namespace) -> dict[str, Any]:
 
     layers, width = map(int, args.shape.split("x"))
     config = preset("configs/pretrain_tiny.py")
+    objective = dataclasses.replace(config.objective, mask_rate=0.15)
     data = dataclasses.replace(config.data, max_length=args.length, train=args.data)
     model = dataclasses.replace(
         config.model, hidden_size=width, num_hidden_layers=layers, num_attention_heads=max(width // 64, 1),
-        max_position_embeddings=512, hidden_dropout=0.1, attention_dropout=0.1,
+        max_position_embeddings=512, hidden_dropout=0.1, attention_dropout=0.1, position_init="normal",
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        config = dataclasses.replace(config, model=model, data=data)
+        config = dataclasses.replace(config, model=model, data=data, objective=objective)
         prepare(config, TextTokenizer.load(Path(args.model)), Path(folder), Console(), workers=1)
         return _trained(dataclasses.replace(config, data=dataclasses.replace(data, train=folder)), args.steps)
 
