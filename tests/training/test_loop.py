@@ -23,7 +23,9 @@ from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import NonFiniteLoss
 from jaxlm.parallel.mesh import make_mesh, put_batch
 from jaxlm.predict import Predictor
+from jaxlm.tasks.multi_label import MultiLabel
 from jaxlm.training import loop, records
+from jaxlm.training.optimizer import learning_rate_schedule
 from jaxlm.training.run import prepare
 from jaxlm.training.run import run as run_config
 from jaxlm.training.setup import Setup, set_up
@@ -131,6 +133,10 @@ def test_a_run_learns_and_leaves_what_the_readme_says(config: Config, tmp_path: 
     assert {"config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "README.md"} <= names
     assert any(path.name.startswith("events.out.tfevents") for path in tmp_path.iterdir())
     assert "\r" not in said
+    rates = learning_rate_schedule(config.optim, 60)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    for row in (row for row in rows if row["split"] == "train"):
+        assert row["learning_rate"] == pytest.approx(float(rates(row["step"] - 1)), rel=1e-5)
     card = (tmp_path / "model" / "README.md").read_text()
     assert f"{summary['dev']['accuracy']:.4g}" in card
 
@@ -155,7 +161,7 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_same_losses(
     assert stopped.value.signal_number == signal.SIGTERM
     assert not (tmp_path / "cut" / "summary.json").exists()
     summary, said = run(config, tmp_path / "cut")
-    assert "restoring step" in said
+    assert f"restoring step {stop_after}" in said  # and none that was saved before it
     assert curve(tmp_path / "cut") == curve(tmp_path / "whole")
     assert summary["dev"] == expected["dev"]
     assert summary["train"]["loss"] == expected["train"]["loss"]
@@ -233,6 +239,60 @@ def test_patience_ends_a_run_that_no_longer_gains(config: Config, tmp_path: Path
     summary, said = run(stuck, tmp_path)
     assert summary["train"]["steps"] == 6
     assert "stopped early" in said
+
+
+@pytest.mark.parametrize("larger", [True, False])
+def test_a_run_ends_after_evaluations_without_gain_in_a_row_or_at_its_target(larger: bool) -> None:
+    def end(scores: list[float], **settings: Any) -> tuple[int, float | None]:
+        """The number of evaluations, and the best score."""
+        progress = loop.Progress()
+        task: Any = SimpleNamespace(metric="it", larger_is_better=larger)
+        for count, score in enumerate(scores, 1):
+            loop._judge(progress, sign * score, task, TrainSettings(**settings))
+            if progress.stopped_because:
+                break
+        return count, progress.best_score and sign * progress.best_score
+
+    sign = 1 if larger else -1
+    assert end([2, 1, 3, 1, 2, 3, 4], patience=2) == (5, 3)
+    assert end([2, 1, 3, 3, 3, 4], patience=3) == (6, 4)
+    assert end([1, 2, 3, 4], target=sign * 3) == (3, 3)
+    assert end([1, 2], target=sign * 3) == (2, 2)
+
+
+def test_dev_alone_chooses_a_threshold_and_the_best_checkpoints_is_kept(config: Config, tmp_path: Path) -> None:
+    files = {}
+    for name, labels in {"train": "ab", "dev": "ab", "test": "a"}.items():
+        lines = [json.dumps({"text": f"good {n}", "labels": list(labels[: 1 + n % 2])}) for n in range(16)]
+        files[name] = str(_written(tmp_path / f"{name}.jsonl", lines))
+    several = change(config, data=files, task="multi_label", optim={"learning_rate": 0.5, "schedule": "constant"})
+    summary, _ = run(change(several, train={"steps": 10, "eval_every": 2, "metric": "loss"}), tmp_path / "run")
+    assert summary["train"]["best_step"] < 10
+    model = Predictor(str(tmp_path / "run" / "model"), make_mesh(1))
+    assert isinstance(model.task, MultiLabel)
+    chosen = model.task.threshold
+    table = model.read(files["dev"], config.data)
+    outputs, examples = model._outputs(model.task.examples(table)[0])[1], model.task.examples(table)[0]
+    model.task.calibrate(outputs, examples)
+    assert model.task.threshold == pytest.approx(chosen, rel=1e-4)
+
+
+def _written(path: Path, lines: list[str]) -> Path:
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+def test_a_seed_decides_on_order_new_weights_and_dropout(config: Config) -> None:
+    one, other = ready(config), ready(change(config, seed=1))
+    batches = [of.batches["train"](0) for of in (one, other)]
+    assert not np.array_equal(batches[0]["input_ids"], batches[1]["input_ids"])
+    states = [of.initial_state() for of in (one, other)]
+    heads = [state["params"]["classifier"]["kernel"] for state in states]
+    assert not np.array_equal(*heads)
+    losses = [
+        float(of.train_step()(one.initial_state(), put_batch(batches[0], one.mesh))[1]["loss"]) for of in (one, other)
+    ]
+    assert losses[0] != losses[1]
 
 
 def test_a_loss_that_is_not_finite_names_step_and_examples_and_keeps_the_last_checkpoint(
