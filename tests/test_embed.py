@@ -1,5 +1,6 @@
 """Texts become the vectors that sentence-transformers gives them, in their order, in few shapes."""
 
+import io
 import json
 import logging
 from pathlib import Path
@@ -10,11 +11,13 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from jaxlm import cli
+from jaxlm.console import Console
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.embed import Embedder, _pack
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, Pooling, SentenceEncoder
 from jaxlm.parallel.mesh import make_mesh
+from jaxlm.verbs.embed import write_vectors
 
 from .conftest import make_sentences
 
@@ -119,6 +122,22 @@ def test_embed_writes_a_numpy_file_whole(
     np.testing.assert_allclose(np.load(output), embedder(TEXTS[-8:]), atol=1e-5)
     assert "1 texts were cut to 100 tokens" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["texts.txt", "vectors.npy"]
+
+
+def test_many_texts_are_embedded_part_by_part_and_a_failure_leaves_the_old_file(
+    tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, path = embedder(TEXTS), tmp_path / "vectors.npy"
+    monkeypatch.setattr("jaxlm.embed._AT_ONCE", 5)
+    monkeypatch.setattr("jaxlm.verbs.embed._AT_ONCE", 12)
+    write_vectors(path, TEXTS, embedder, Console(io.StringIO()))
+    np.testing.assert_allclose(np.load(path), expected, atol=1e-5)
+    old = path.read_bytes()
+    monkeypatch.setattr(embedder, "_embed", None)
+    with pytest.raises(TypeError):
+        write_vectors(path, TEXTS[::-1], embedder, Console(io.StringIO()))
+    assert path.read_bytes() == old
+    assert [file.name for file in tmp_path.iterdir()] == ["vectors.npy"]
 
 
 def test_embed_prints_the_vectors_of_texts(model: Path, embedder: Embedder, capsys: pytest.CaptureFixture[str]) -> None:

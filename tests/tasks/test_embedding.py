@@ -401,6 +401,18 @@ def test_data_that_a_loss_cannot_learn_from_is_refused(tokenizer: TextTokenizer)
     assert (found.groups, of.skipped) == (2, {"not labelled 3.0": 10})
 
 
+def test_pairs_chosen_by_a_label_may_be_judged_by_scores(tokenizer: TextTokenizer) -> None:
+    labelled = dataclasses.replace(table(6, scores=True), labels=["yes", "no"] * 3)
+    config = dataclasses.replace(stage("contrastive"), embedding=EmbeddingSettings(positive="yes"))
+    trained = Embedding.for_training(config, tokenizer, labelled, CONFIG)
+    saved = dataclasses.replace(trained.configure(CONFIG), facts=trained.facts())
+    for task in (trained, Embedding.for_model(Config(), tokenizer, saved)):
+        found, _ = task.examples(table(6, scores=True))
+        assert found.targets["scores"][::2].tolist() == [0, 1, 2, 3, 4, 5]
+        assert task.examples(labelled)[0].groups == 3
+    assert trained.metric == "spearman"
+
+
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sentences and their words in another order."""

@@ -105,6 +105,30 @@ def test_what_counts_as_relevant_is_a_setting(tokenizer: TextTokenizer) -> None:
     assert [mrr(None), mrr(2), mrr(3)] == [1, 1 / 2, 1 / 4]
 
 
+def test_a_cross_encoder_of_unknown_grades_takes_the_largest_there_is_and_none_for_irrelevance(
+    tokenizer: TextTokenizer,
+) -> None:
+    def metrics(grades: list[float]) -> dict[str, Any]:
+        table = Table("file", ["q"] * 3, ["one", "two", "three"], grades, [""] * 3)
+        task = Ranking.for_model(Config(), tokenizer, BertConfig())
+        return task.metrics({}, {"logits": np.array([[1.0], [3.0], [2.0]])}, task.examples(table)[0])
+
+    assert metrics([0.5, 0.0, 0.25])["mrr"] == 1 / 2  # half of the largest grade and more is relevant
+    assert metrics([0.0, 0.0, 0.0])["queries_left_out"] == 1
+    assert metrics([0.0, 0.0, 0.0])["mrr"] == 0
+
+
+def test_grades_survive_in_the_model(tokenizer: TextTokenizer) -> None:
+    table = Table("file", ["q"] * 3, ["one", "two", "three"], [3.0, 1.0, 0.0], [""] * 3)
+    trained = Ranking.for_training(
+        Config(ranking=RankingSettings(largest=4, relevant=2)), tokenizer, table, BertConfig()
+    )
+    again = Ranking.for_model(Config(), tokenizer, BertConfig(facts=trained.facts()))
+    for task in (trained, again):
+        assert (task.largest, task.relevant) == (4, 2)
+        np.testing.assert_allclose(task.examples(table)[0].targets["labels"], [3 / 4, 1 / 4, 0])
+
+
 @pytest.mark.parametrize("seed", [None, 3], ids=["without dropout", "with dropout"])
 def test_packed_losses_and_gradients_equal_unpacked(tokenizer: TextTokenizer, seed: int | None) -> None:
     table = make_table(9)

@@ -11,7 +11,8 @@ import torch
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, recall_score
 
-from jaxlm.config import Config, LabelSettings, TrainSettings
+from jaxlm.config import Config, DataSettings, LabelSettings, TrainSettings
+from jaxlm.config_checks import validate
 from jaxlm.data.loader import Examples
 from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
@@ -157,6 +158,36 @@ def test_texts_out_of_scope_are_told_by_a_threshold_that_dev_sets(tokenizer: Tex
         config, tokenizer, dataclasses.replace(SHAPE, id2label=dict(enumerate("abc")), facts=task.facts())
     )
     assert [again.prediction({"logits": row})["label"] for row in logits] == guess
+
+
+def test_the_threshold_out_of_scope_is_the_best_of_all_with_equal_confidences_too(tokenizer: TextTokenizer) -> None:
+    config = Config(labels=LabelSettings(out_of_scope="oos"))
+    for seed in range(20):
+        draw = np.random.default_rng(seed)
+        labels = [*draw.choice(["a", "b", "c", "oos"], 12), "oos"]
+        task = Classification.for_training(config, tokenizer, table(["a", "b", "c"]), SHAPE)
+        dev, _ = task.examples(table(labels))
+        confidence = draw.choice([0.4, 0.5, 0.6, 0.9], 13)
+        guess = draw.integers(0, 3, 13)
+        logits = confident(guess.tolist(), confidence.tolist())
+        task.calibrate({"logits": logits}, dev)
+        found = task.metrics({}, {"logits": logits}, dev)["accuracy"]
+        reachable = [
+            np.mean(np.where(confidence < threshold, "oos", np.array(list("abc"))[guess]) == labels)
+            for threshold in (0, 0.45, 0.55, 0.7, 1)
+        ]
+        assert found == pytest.approx(max(reachable)), seed
+
+
+def test_a_label_out_of_scope_that_dev_lacks_is_an_error(tokenizer: TextTokenizer) -> None:
+    config = Config(data=DataSettings(train="x", dev="y"), labels=LabelSettings(out_of_scope="oss"))
+    validate(config)
+    with pytest.raises(UserError, match=r"out_of_scope needs --data\.dev"):
+        validate(dataclasses.replace(config, data=DataSettings(train="x")))
+    task = Classification.for_training(config, tokenizer, table(["a", "b", "oos"]), SHAPE)
+    task.examples(table(["a", "b", "oos"]), training=True)
+    with pytest.raises(UserError, match=r"rows.tsv: no row is labelled 'oss' .* there are a, b, oos"):
+        task.examples(table(["a", "oos", "b"]))
 
 
 def test_a_threshold_between_none_and_all_is_weighed_by_accuracy(tokenizer: TextTokenizer) -> None:
