@@ -6,8 +6,8 @@ r"""A small BERT from raw text in twenty minutes, on two CPU cores: 2 layers, 12
     python -m jaxlm train configs/pretrain_tiny.py --data.train runs/prepared --data.dev runs/prepared
 
 Eight novels and WikiText-2's test and validation parts (3.4 million tokens) give a held-out perplexity of 52 at 40 %
-masked. Fine-tuned as BERT is, on 6,920 sentences of SST-2, the model is better than the same shape from scratch (the same
-command with `--model.random_init`) by 11 points; dev accuracy, means of seeds 0 to 2, of two such runs:
+masked. Fine-tuned as BERT is, on 6,920 sentences of SST-2, the model is 11 points better than the same shape from
+scratch (the same command with `--model.random_init`); dev accuracy, means of seeds 0 to 2, of two such runs:
 
     python -m jaxlm train configs/sst2.py --model.init RUN/model --model.hidden_dropout 0.1 \
         --model.attention_dropout 0.1 --optim.learning_rate 5e-5 --data.train train.tsv --data.dev dev.tsv
@@ -16,7 +16,7 @@ command with `--model.random_init`) by 11 points; dev accuracy, means of seeds 0
     5e-5, BERT's usual one         0.669, 0.675    0.561, 0.562
     1e-3, the best one for both    0.812, 0.797    0.790, 0.797
 
-At its own best rate a model from scratch nearly catches up: three million words say little about sentiment.
+At that rate a model from scratch catches up, or nearly: three million words say little about sentiment.
 
 What makes it learn within minutes: many masks (a step of few tokens is noisy), positions that begin as sinusoids, and
 little width. With 15 % masked and random positions, the loss stays at that of single words' frequencies all the while.
