@@ -29,6 +29,9 @@ from jaxlm.training.optimizer import learning_rate_schedule
 from jaxlm.training.run import prepare
 from jaxlm.training.run import run as run_config
 from jaxlm.training.setup import Setup, set_up
+from jaxlm.training.stopping import StopRequest
+
+from ..conftest import make_sentences
 
 STEPS = 24
 
@@ -268,8 +271,12 @@ def test_dev_alone_chooses_a_threshold_and_the_best_checkpoints_is_kept(config: 
         lines = [json.dumps({"text": f"good {n}", "labels": list(labels[: 1 + n % 2])}) for n in range(16)]
         files[name] = str(_written(tmp_path / f"{name}.jsonl", lines))
     several = change(config, data=files, task="multi_label", optim={"learning_rate": 0.5, "schedule": "constant"})
-    summary, _ = run(change(several, train={"steps": 10, "eval_every": 2, "metric": "loss"}), tmp_path / "run")
+    summary, _ = run(
+        change(several, train={"steps": 10, "eval_every": 2, "metric": "loss", "max_shard_size": 1e-5}),
+        tmp_path / "run",
+    )
     assert summary["train"]["best_step"] < 10
+    assert len(list((tmp_path / "run" / "model").glob("model-*-of-*.safetensors"))) > 1
     model = Predictor(str(tmp_path / "run" / "model"), make_mesh(1))
     assert isinstance(model.task, MultiLabel)
     chosen = model.task.threshold
@@ -295,6 +302,14 @@ def test_a_seed_decides_on_order_new_weights_and_dropout(config: Config) -> None
         float(of.train_step()(one.initial_state(), put_batch(batches[0], one.mesh))[1]["loss"]) for of in (one, other)
     ]
     assert losses[0] != losses[1]
+
+
+def test_a_second_interrupt_ends_at_once() -> None:
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.reached(1) == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_a_loss_that_is_not_finite_names_step_and_examples_and_keeps_the_last_checkpoint(
@@ -337,3 +352,15 @@ def test_a_step_moves_the_weights_and_donates_the_old_state(config: Config) -> N
     assert metrics["weight"] == 15 or metrics["weight"] == 16
     moved = jax.tree.map(lambda old, now: bool((old != now).any()), before, new["params"])
     assert all(jax.tree.leaves(moved))
+
+
+def test_a_run_is_set_up_as_it_was_told(config: Config, tmp_path: Path) -> None:
+    TextTokenizer.train([text for text, _ in make_sentences(300, 0)], 60, lowercase=True).save(tmp_path, max_length=64)
+    told = change(
+        config, model={"hidden_dropout": 0.3, "attention_dropout": 0.2}, data={"tokenizer": str(tmp_path)},
+        train={"steps": None, "epochs": 2.05, "eval_every": None},
+    )  # fmt: skip
+    setup = ready(told)
+    assert (setup.bert_config.hidden_dropout_prob, setup.bert_config.attention_probs_dropout_prob) == (0.3, 0.2)
+    assert (setup.steps, setup.eval_every) == (21, 10)  # 150 examples by 16
+    assert setup.tokenizer.sha256 == TextTokenizer.load(tmp_path).sha256 != ready(config).tokenizer.sha256
