@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
@@ -87,3 +88,19 @@ def test_of_a_save_that_breaks_off_a_reader_finds_nothing_rather_than_some_of_ea
     with pytest.raises(CheckpointError, match="holds no weights"):
         read_tensors(saved)
     assert not list(saved.glob(".*"))
+
+
+def test_a_save_that_breaks_off_in_a_file_leaves_the_old_one(
+    checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(tensors: dict, path: Path, **_: Any) -> None:
+        path.write_bytes(b"half")
+        raise OSError("the disk is full")
+
+    model = checkpoints.model("BertModel")
+    model.save_pretrained(tmp_path)
+    before = (tmp_path / SINGLE).read_bytes()
+    monkeypatch.setattr("safetensors.numpy.save_file", half)
+    with pytest.raises(OSError, match="disk is full"):
+        model.save_pretrained(tmp_path)
+    assert (tmp_path / SINGLE).read_bytes() == before
