@@ -1,6 +1,7 @@
 """The command line as a person meets it: wrong input first."""
 
 import dataclasses
+import io
 import json
 import os
 import random
@@ -310,19 +311,26 @@ def test_a_finished_run_says_so_and_ends_well(trained: Path, capsys: pytest.Capt
 
 
 def test_predictions_are_those_of_transformers_on_the_saved_directory(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = ["a good and lovely film", "dull plot", "the awful awful music of the story " * 10, "unknownword"]
     command = ["predict", str(trained / "model")]
     assert cli.main([*command, *[part for text in texts for part in ("--text", text)]]) == 0
     printed = capsys.readouterr().out
-    (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text in texts))
+    lines = "".join(f"{text}\n" for text in texts)
+    (tmp_path / "texts.txt").write_text(lines)
     assert cli.main([*command, "--input", str(tmp_path / "texts.txt"), "--output", str(tmp_path / "out.jsonl")]) == 0
     assert (tmp_path / "out.jsonl").read_text() == printed
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
+    assert cli.main(command) == 0
+    assert capsys.readouterr().out == printed
+    assert cli.main([*command, "--input", str(tmp_path / "texts.txt"), "--data.max_length", "8"]) == 0
+    cut = capsys.readouterr().out
     tokenizer = AutoTokenizer.from_pretrained(trained / "model")
     model = AutoModelForSequenceClassification.from_pretrained(trained / "model").eval()
-    for text, line in zip(texts, printed.splitlines(), strict=True):
-        logits = model(**tokenizer(text, truncation=True, return_tensors="pt")).logits[0]
+    cases = [(text, None) for text in texts] + [(text, 8) for text in texts]
+    for (text, length), line in zip(cases, (printed + cut).splitlines(), strict=True):
+        logits = model(**tokenizer(text, truncation=True, max_length=length, return_tensors="pt")).logits[0]
         found = json.loads(line)
         for number, probability in enumerate(logits.softmax(-1).tolist()):
             assert found["probabilities"][model.config.id2label[number]] == pytest.approx(probability, abs=1e-5)
@@ -345,6 +353,18 @@ def test_a_length_that_the_model_cannot_read_is_refused(
     for command in (["predict", *model, "--text", "good"], ["evaluate", *model, "--data.test", str(sentences["test"])]):
         assert cli.main(command) == 2
         assert f"max_length is {length}; it must be at least 3, and the model has 64 pos" in capsys.readouterr().err
+
+
+def test_an_evaluation_leaves_rows_of_unknown_labels_out_where_it_is_told(
+    trained: Path, sentences: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "rows.tsv").write_text(sentences["test"].read_text() + "the film\tneutral\n")
+    output = tmp_path / "metrics.json"
+    command = ["evaluate", str(trained / "model"), "--data.test", str(tmp_path / "rows.tsv"), "--output", str(output)]
+    assert cli.main(command) == 2
+    assert cli.main([*command, "--data.bad_rows", "skip"]) == 0
+    expected = json.loads((trained / "summary.json").read_text())["test"]
+    assert json.loads(output.read_text())["confusion"] == expected["confusion"]
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 128])

@@ -20,6 +20,7 @@ from jaxlm.embed import Embedder
 from jaxlm.models import BertConfig, BertForSequenceClassification
 from jaxlm.parallel.mesh import make_mesh
 from jaxlm.search.collection import Entry
+from jaxlm.search.index import Index
 from jaxlm.search.searcher import Hit
 from jaxlm.tasks.ranking import Ranking
 from jaxlm.verbs.search import table
@@ -229,6 +230,19 @@ def test_judgements_give_the_metrics_of_trec_eval(folder: Path, capsys: pytest.C
         assert float(found[ours]) == pytest.approx(mean, rel=1e-4)
     assert (found["queries"], found["queries_left_out"]) == ("2", "1")
     assert "1 of 5 judged documents are not in the index" in shown.err
+    assert cli.main(asking(folder, "--queries", queries, "--qrels", qrels, "--top_k", "3")) == 0
+    assert [len(json.loads(line)["hits"]) for line in capsys.readouterr().out.splitlines()] == [3, 3, 3]
+
+
+def test_columns_and_the_type_of_the_vectors_are_those_that_are_told(folder: Path, tmp_path: Path) -> None:
+    documents = tmp_path / "documents.csv"
+    documents.write_text("id,title,text,a,b\n1,no,film,Alpha,x\n2,no,plot,Beta,y\n")
+    columns = ["--id_column", "b", "--title_column", "a", "--vectors", "float16"]
+    command = ["search", str(folder / "model"), "--documents", str(documents), "--index", str(tmp_path / "index")]
+    assert cli.main([*command, *columns, *ONE_DEVICE]) == 0
+    index = Index(tmp_path / "index")
+    assert [index.document(number) for number in range(2)] == [Entry("x", "Alpha", "film"), Entry("y", "Beta", "plot")]
+    assert index.vectors.dtype == np.float16
 
 
 def test_reranking_orders_the_nearest_by_the_cross_encoders_scores(

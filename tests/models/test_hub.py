@@ -23,6 +23,7 @@ from jaxlm.models import (
     BertForMaskedLM,
     BertForPreTraining,
     BertForSequenceClassification,
+    BertForTokenClassification,
     BertModel,
     CheckpointError,
 )
@@ -354,6 +355,14 @@ def test_a_new_head_replaces_one_of_the_same_shape(checkpoints: Checkpoints) -> 
     directory = checkpoints.directory("BertForSequenceClassification", "relu")
     old, new = (load(BertForSequenceClassification, directory, new_heads=choice) for choice in (False, True))
     differing = {name for name, value in old.items() if not np.array_equal(value, new[name])}
+    assert differing == {"classifier.kernel", "classifier.bias"}
+
+
+def test_a_classifier_of_texts_is_none_of_tokens(checkpoints: Checkpoints) -> None:
+    """Though both have the same names and shapes."""
+    directory = checkpoints.directory("BertForSequenceClassification", "relu")
+    of_texts, of_tokens = load(BertForSequenceClassification, directory), load(BertForTokenClassification, directory)
+    differing = {name for name, value in of_tokens.items() if not np.array_equal(value, of_texts[name])}
     assert differing == {"classifier.kernel", "classifier.bias"}
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -23,6 +24,7 @@ from jaxlm.models import (
     Pooling,
     SentenceEncoder,
 )
+from jaxlm.parallel import mesh as meshes
 from jaxlm.parallel.mesh import arrange, mesh_for
 from jaxlm.parallel.sharding import check_model, parameter_spec, put_params
 from jaxlm.training.setup import set_up
@@ -274,3 +276,35 @@ def assert_close(found: Any, expected: Any) -> None:
         assert math.isclose(found, expected, rel_tol=0, abs_tol=1e-5), (found, expected)
     else:
         assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("processes", "order", "owners"),
+    [
+        ([[0], [0], [1], [1]], [0, 1, 2, 3], [0, 1]),
+        ([[0], [1], [2], [0], [1], [2]], [0, 3, 1, 4, 2, 5], [0, 1, 2]),  # a host's chips are not neighbours
+        ([[2, 2], [0, 0], [1, 1]], [0, 1, 2], [1, 2, 0]),
+        ([[0, 1], [0, 1], [2, 3], [2, 3]], [0, 1, 2, 3], [0, 0, 1, 1]),  # along tensor two read the same
+    ],
+)
+def test_rows_come_back_in_the_order_of_the_batch_wherever_a_process_has_its_devices(
+    processes: list[list[int]], order: list[int], owners: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, of_processes = meshes.row_owners(np.array(processes))
+    assert (found, of_processes.tolist()) == (order, owners)
+    parts = len(order)
+    batch = np.arange(parts * 2 * 3).reshape(parts * 2, 3)
+    gathered = np.zeros_like(batch)  # as the mesh has them: its part order[n] is the n-th of the batch
+    for number, part in enumerate(order):
+        gathered[2 * part : 2 * part + 2] = batch[2 * number : 2 * number + 2]
+    array: Any = SimpleNamespace(
+        is_fully_addressable=False, sharding=meshes.by_rows(mesh_for(MeshSettings(devices=parts)))
+    )
+    monkeypatch.setattr(meshes, "_owners", lambda _: meshes.row_owners(np.array(processes)))
+    monkeypatch.setattr("jax.experimental.multihost_utils.process_allgather", lambda *_, **__: gathered)
+    np.testing.assert_array_equal(meshes.fetch_rows(array), batch)
+
+
+def test_row_owners_refuses_parts_that_overlap() -> None:
+    with pytest.raises(UserError, match="does not divide the rows evenly"):
+        meshes.row_owners(np.array([[0, 0], [0, 1], [1, 1]]))
