@@ -21,7 +21,9 @@ def whole_numbers(shape: tuple[int, ...], seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(-2, 3, shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize(
+    ("devices", "axes"), [(1, {}), (8, {}), (8, {"fsdp": 8}), (8, {"fsdp": 4}), (8, {"fsdp": 2, "tensor": 2})]
+)
 @pytest.mark.parametrize(
     ("documents", "queries", "k", "block"),
     [
@@ -33,10 +35,10 @@ def whole_numbers(shape: tuple[int, ...], seed: int) -> np.ndarray:
     ],
 )
 def test_the_best_are_those_of_brute_force_ties_included(
-    devices: int, documents: int, queries: int, k: int, block: int
+    devices: int, axes: dict[str, int], documents: int, queries: int, k: int, block: int
 ) -> None:
     vectors, asked = whole_numbers((documents, 6), 0), whole_numbers((queries, 6), 1)
-    found = ExactSearch(vectors, make_mesh(devices), block=block)(asked, k)
+    found = ExactSearch(vectors, make_mesh(devices, **axes), block=block)(asked, k)
     expected = brute_force(asked, vectors, k)
     assert found.documents.shape == (queries, min(k, documents))
     np.testing.assert_array_equal(found.documents, expected.documents)

@@ -1,6 +1,7 @@
 """Sentence embeddings learn what sentence-transformers' losses say, on any mesh, and are measured as others do."""
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from jaxlm.data.sources import Table
 from jaxlm.data.text_groups import read_groups
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
-from jaxlm.models import BertConfig
+from jaxlm.models import BertConfig, Pooling
 from jaxlm.models.embedding import unit
 from jaxlm.parallel.mesh import by_rows, make_mesh, put_batch, replicated
 from jaxlm.predict import Predictor
@@ -199,13 +200,21 @@ def test_the_loss_is_the_same_on_one_two_four_and_eight_devices(tokenizer: TextT
 
 
 @pytest.mark.parametrize(
-    ("loss", "theirs"), [("cosine", reference.CosineSimilarityLoss), ("cosent", reference.CoSENTLoss)]
+    ("loss", "theirs"),
+    [
+        ("cosine", reference.CosineSimilarityLoss),
+        ("cosent", functools.partial(reference.CoSENTLoss, scale=5.0)),
+        ("contrastive", functools.partial(reference.MultipleNegativesRankingLoss, scale=5.0)),
+    ],
 )
 def test_the_loss_of_packed_rows_is_sentence_transformers_of_one_text_a_row(
-    tokenizer: TextTokenizer, loss: str, theirs: Any
+    tokenizer: TextTokenizer, loss: Any, theirs: Any
 ) -> None:
-    of = table(23, scores=True)
-    task = Embedding.for_training(stage(loss), tokenizer, of, CONFIG)
+    scored = loss in ("cosine", "cosent")
+    of = table(23, scores=scored)
+    settings = EmbeddingSettings(loss=loss, scale=20.0 if loss == "cosine" else 5.0)
+    given = dataclasses.replace(stage("cosine"), embedding=settings)
+    task = Embedding.for_training(given, tokenizer, of, CONFIG)
     batches, config = batches_of(task, of, 1), task.configure(CONFIG)
     graphdef, params = task.model_class.abstract(config)[0], random_params(task.model_class, config)
     rows = batches.order.examples(2)[0]
@@ -217,11 +226,32 @@ def test_the_loss_of_packed_rows_is_sentence_transformers_of_one_text_a_row(
         ids[number, :length] = encoded.input_ids[encoded.offsets[number] : encoded.offsets[number + 1]]
     vectors = outputs(nnx.merge(graphdef, params), input_ids=ids, attention_mask=ids > 0).sentence_embedding
     pairs = torch.tensor(np.asarray(vectors).reshape(-1, 2, 16))
-    scores = torch.tensor([float((of.labels or [])[row]) / 5 for row in rows])
+    assert len(set(texts)) == len(texts)
+    scores = torch.tensor([float((of.labels or [5])[row if scored else 0]) / 5 for row in rows])
     expected = theirs(torch.nn.Identity()).compute_loss_from_embeddings([pairs[:, 0], pairs[:, 1]], scores)
     mean = quick_jit(lambda batch: task.loss_sums(nnx.merge(graphdef, params), batch, None) / task.loss_weights(batch))
     found = mean(batches(2))
     np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_a_symmetric_loss_is_learnt_where_it_is_asked_for(
+    tokenizer: TextTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of vectors that differ more than those of a random model, whose two directions lose as much."""
+    of, vectors = table(10), random_vectors(10, 2)
+    given = dataclasses.replace(stage("contrastive"), embedding=EmbeddingSettings(symmetric=True))
+    task = Embedding.for_training(given, tokenizer, of, CONFIG)
+    batch = batches_of(task, of, 1)(0)
+    where = batch["slot_examples"] >= 0
+    flat = np.zeros((*where.shape, 12), np.float32)
+    flat[where] = vectors.reshape(20, 12)[batch["batch_places"][where]]
+    monkeypatch.setattr("jaxlm.tasks.embedding.sentence_vectors", lambda *_: jnp.asarray(flat))
+    loss = reference.MultipleNegativesRankingLoss(
+        torch.nn.Identity(), directions=("query_to_doc", "doc_to_query"), partition_mode="per_direction"
+    )
+    expected = loss.compute_loss_from_embeddings(list(torch.tensor(vectors).unbind(1)), torch.zeros(0))
+    found = task.loss_sums(None, {name: jnp.asarray(values) for name, values in batch.items()}, None)
+    assert float(found) / 10 == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_the_texts_of_a_row_share_a_batch_and_with_micro_batches_a_row(tokenizer: TextTokenizer) -> None:
@@ -411,6 +441,17 @@ def test_pairs_chosen_by_a_label_may_be_judged_by_scores(tokenizer: TextTokenize
         assert found.targets["scores"][::2].tolist() == [0, 1, 2, 3, 4, 5]
         assert task.examples(labelled)[0].groups == 3
     assert trained.metric == "spearman"
+
+
+def test_pooling_is_that_of_the_weights_unless_told(tokenizer: TextTokenizer) -> None:
+    given = dataclasses.replace(CONFIG, pooling=Pooling("cls", True, 64))
+    told = EmbeddingSettings(pooling="mean", normalize=False)
+    for settings, of, expected in (
+        (EmbeddingSettings(), CONFIG, Pooling("mean", False, 32)),
+        (EmbeddingSettings(), given, Pooling("cls", True, 32)),
+        (told, given, Pooling("mean", False, 32)),
+    ):
+        assert Embedding(stage("contrastive"), tokenizer, settings).configure(of).pooling == expected
 
 
 @pytest.fixture(scope="module")

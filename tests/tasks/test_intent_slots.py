@@ -1,5 +1,6 @@
 """Joint intents and slots: both heads learn, both halves open in transformers."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
 from jaxlm import cli
+from jaxlm.config import TrainSettings
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, BertForIntentAndSlots, IntentAndSlotsOutput
@@ -35,8 +37,11 @@ def made(tokenizer: TextTokenizer, tiny_model: Path) -> tuple[Any, BertConfig]:
     return make_task("intent_slots", tokenizer, as_table(make_tagged(30, 0), intents=True), tiny_model, max_length=16)
 
 
-def test_losses_are_torchs_of_tags_and_of_intents_weighted(made: tuple[Any, BertConfig]) -> None:
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_losses_are_torchs_of_tags_and_of_intents_weighted(made: tuple[Any, BertConfig], smoothing: float) -> None:
     task, _ = made
+    given = dataclasses.replace(task.stage, train=TrainSettings(label_smoothing=smoothing))
+    task = type(task)(given, task.tokenizer, task.tags, task.intent_names)
     draw = np.random.default_rng(0)
     intents, slots = draw.normal(size=(2, 3, 2)).astype(np.float32), draw.normal(size=(2, 8, 5)).astype(np.float32)
     wanted, tags = np.array([[1, 2, 0], [2, 0, 0]]), draw.integers(0, 6, (2, 8))
@@ -47,9 +52,10 @@ def test_losses_are_torchs_of_tags_and_of_intents_weighted(made: tuple[Any, Bert
     def model(*_: Any, **__: Any) -> IntentAndSlotsOutput:
         return IntentAndSlotsOutput(jnp.asarray(intents), jnp.asarray(slots))
 
-    def reference(logits: np.ndarray, targets: np.ndarray) -> float:
+    def reference(logits: np.ndarray, targets: np.ndarray, smoothing: float = smoothing) -> float:
         logits, targets = torch.tensor(logits).flatten(0, 1), torch.tensor(targets).flatten() - 1
-        return float(torch.nn.functional.cross_entropy(logits, targets, ignore_index=-1))
+        loss = torch.nn.functional.cross_entropy
+        return float(loss(logits, targets, ignore_index=-1, label_smoothing=smoothing))
 
     assert task.loss_weights(batch).tolist() == [(tags > 0).sum(), 3]
     values = (task.loss_sums(model, batch, None) / task.loss_weights(batch)).tolist()
@@ -57,7 +63,7 @@ def test_losses_are_torchs_of_tags_and_of_intents_weighted(made: tuple[Any, Bert
     assert losses["slots"] == pytest.approx(reference(slots, tags), rel=1e-6)
     assert losses["intents"] == pytest.approx(0.5 * reference(intents, wanted), rel=1e-6)  # tags.intent_weight
     sums = {name: float(value) for name, value in task.evaluate(model, batch).sums.items()}
-    assert sums["intent_loss"] / sums["intent_weight"] == pytest.approx(reference(intents, wanted), rel=1e-6)
+    assert sums["intent_loss"] / sums["intent_weight"] == pytest.approx(reference(intents, wanted, 0.0), rel=1e-6)
 
 
 def test_the_first_window_of_a_sentence_learns_its_intent(made: tuple[Any, BertConfig]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import scipy.special
 import torch
 from flax import nnx
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
@@ -32,7 +33,9 @@ from jaxlm.config import (
 from jaxlm.config_changes import changes, flatten
 from jaxlm.config_checks import validate
 from jaxlm.console import Console
+from jaxlm.data.loader import Examples
 from jaxlm.data.part_batches import of_part
+from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.flags import parse
@@ -40,6 +43,10 @@ from jaxlm.models import BertConfig, BertForSequenceClassification, BertModel, C
 from jaxlm.models.multi_task import MultiTaskBert, SharedConfig
 from jaxlm.parallel.mesh import by_rows, in_context, mesh_for, put_batch
 from jaxlm.parallel.sharding import shardings
+from jaxlm.tasks.base import Metrics
+from jaxlm.tasks.classification import Classification
+from jaxlm.tasks.multi_label import MultiLabel
+from jaxlm.tasks.multi_task import MultiTask
 from jaxlm.training import loop
 from jaxlm.training.identity import identity
 from jaxlm.training.setup import Setup, set_up
@@ -329,6 +336,36 @@ def test_a_dry_run_walks_the_road_of_every_part(
     for part in ("names train: 60 examples", "one evaluation step on dev", "model directory", "passed"):
         assert part in said
     assert not (tmp_path / "run").exists()
+
+
+class Percentage(Classification):
+    """Judged by a metric whose best value is 100, as question answering is."""
+
+    best_metric = 100.0
+
+    def metrics(self, sums: dict[str, float], outputs: dict[str, np.ndarray], examples: Examples) -> Metrics:
+        found = super().metrics(sums, outputs, examples)
+        return found | {"accuracy": 100 * found["accuracy"]}
+
+
+def test_parts_are_calibrated_and_weigh_the_same_whatever_their_metrics_scale(tiny_model: Path) -> None:
+    stage, tokenizer = Config(parts=(Part(name="sets"), Part(name="kind"))), TextTokenizer.load(tiny_model)
+    short, long = (dataclasses.replace(stage, data=DataSettings(max_length=n)) for n in (16, 48))
+    sets, kind = MultiLabel(long, tokenizer, ["a", "b"]), Percentage(short, tokenizer, ["x", "y"])
+    task = MultiTask(stage, tokenizer, {"sets": sets, "kind": kind})
+    assert task.max_length == 48
+    logits = {"sets/logits": np.array([[2.0, 1.9], [1.0, 0.5]]), "kind/logits": np.array([[3.0, 0.0], [3.0, 0.0]])}
+    table = {
+        "sets": Table("f", ["u", "v"], None, [("a", "b"), ()], ["1", "2"]),
+        "kind": Table("f", ["u", "v"], None, ["x", "y"], ["1", "2"]),
+    }
+    examples = {name: part.examples(table[name])[0] for name, part in task.parts.items()}
+    task.calibrate(logits, examples)
+    assert scipy.special.expit(1.0) < sets.threshold < scipy.special.expit(1.9)
+    found = task.metrics({}, logits, examples)
+    assert (found["sets/micro_f1"], found["kind/accuracy"]) == (1.0, 50.0)
+    assert found["mean"] == 0.75
+    assert found["loss"] == pytest.approx(found["sets/loss"] + found["kind/loss"])
 
 
 def changed(config: Config, number: int, **values: Any) -> Config:

@@ -58,7 +58,9 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 STAGE = Config(
-    task="question_answering", data=DataSettings(max_length=30), qa=AnswerSettings(stride=6, max_question_length=8)
+    task="question_answering",
+    data=DataSettings(max_length=30),
+    qa=AnswerSettings(stride=6, max_question_length=8, max_answer_length=9, n_best=5),
 )
 SHAPE = BertConfig(
     vocab_size=300, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
@@ -212,6 +214,19 @@ def test_the_threshold_is_chosen_on_dev_as_the_official_script_chooses_and_kept_
     config = dataclasses.replace(SHAPE, facts=task.facts())
     again = QuestionAnswering.for_model(Config(data=STAGE.data), task.tokenizer, config)
     assert (again.null_threshold, again.unanswerable, again.stage.qa) == (task.null_threshold, True, STAGE.qa)
+
+
+def test_of_several_answers_the_first_is_learnt(prepared: Prepared) -> None:
+    table = QuestionTable(
+        "train.json", ["Who made it?"], ["Ada Okoye or Omar Haddad"], None, ["one"], ids=["1"],
+        answers=[[("Omar Haddad", 13), ("Ada Okoye", 0)]],
+    )  # fmt: skip
+    windows, _ = prepared.task.examples(table, training=True)
+    start, end = (windows.targets[f"{name}_positions"].tolist() for name in ("start", "end"))
+    found = [windows.input_ids[o + s : o + e + 1] for o, s, e in zip(windows.offsets, start, end, strict=False) if s]
+    expected = prepared.task.tokenizer.encode(["Omar Haddad"], max_length=30).input_ids[1:-1]
+    assert found
+    assert all(tokens.tolist() == expected.tolist() for tokens in found)
 
 
 def test_an_answer_without_a_token_is_an_error_with_its_place_or_left_out(prepared: Prepared) -> None:

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, recall_score
+from sklearn.metrics import (
+    accuracy_score,
+    f1_score,
+    log_loss,
+    matthews_corrcoef,
+    mean_squared_error,
+    recall_score,
+)
 
 from jaxlm.config import Config, DataSettings, LabelSettings, TrainSettings
 from jaxlm.config_checks import validate
@@ -62,14 +69,15 @@ def test_the_loss_of_scores_is_torchs_mean_squared_error(tokenizer: TextTokenize
     assert loss(Regression(Config(), tokenizer), logits, labels, WEIGHTS) == pytest.approx(float(expected), rel=1e-6)
 
 
-def test_the_loss_of_sets_is_torchs_binary_cross_entropy(tokenizer: TextTokenizer) -> None:
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_of_sets_is_torchs_binary_cross_entropy(tokenizer: TextTokenizer, smoothing: float) -> None:
     logits = DRAW.normal(size=(4, 3, 5)).astype(np.float32)
     labels = (DRAW.random((4, 3, 5)) < 0.4).astype(np.float32)
     real = WEIGHTS > 0
     expected = torch.nn.functional.binary_cross_entropy_with_logits(
-        torch.tensor(logits[real]), torch.tensor(labels[real])
+        torch.tensor(logits[real]), torch.where(torch.tensor(labels[real]) > 0, 1 - smoothing / 2, smoothing / 2)
     )
-    task = MultiLabel(Config(), tokenizer, list("abcde"))
+    task = MultiLabel(Config(train=TrainSettings(label_smoothing=smoothing)), tokenizer, list("abcde"))
     assert loss(task, logits, labels, WEIGHTS) == pytest.approx(float(expected), rel=1e-6)
 
 
@@ -77,6 +85,7 @@ def test_metrics_of_scores_are_scipys(tokenizer: TextTokenizer) -> None:
     scores, truth = DRAW.normal(size=(40, 1)), DRAW.integers(0, 6, 40).astype(np.float32)
     task = Regression(Config(), tokenizer)
     found = task.metrics({}, {"logits": scores}, split(truth))
+    assert found["loss"] == pytest.approx(mean_squared_error(truth, scores[:, 0]), abs=1e-9)
     assert found["pearson"] == pytest.approx(stats.pearsonr(scores[:, 0], truth)[0], abs=1e-9)
     assert found["spearman"] == pytest.approx(stats.spearmanr(scores[:, 0], truth)[0], abs=1e-9)
     constant = task.metrics({}, {"logits": np.ones((40, 1))}, split(truth))
@@ -87,7 +96,10 @@ def test_metrics_of_sets_are_scikit_learns(tokenizer: TextTokenizer) -> None:
     logits, truth = DRAW.normal(size=(60, 4)), (DRAW.random((60, 4)) < 0.3).astype(np.float32)
     task = MultiLabel(Config(labels=LabelSettings(threshold=0.6)), tokenizer, list("abcd"))
     found = task.metrics({}, {"logits": logits}, split(truth))
-    guess = torch.sigmoid(torch.tensor(logits)).numpy() >= 0.6
+    probabilities = torch.sigmoid(torch.tensor(logits)).numpy()
+    guess = probabilities >= 0.6
+    expected = np.mean([log_loss(truth[:, label], probabilities[:, label]) for label in range(4)])
+    assert found["loss"] == pytest.approx(expected, abs=1e-9)
     assert found["micro_f1"] == pytest.approx(f1_score(truth, guess, average="micro"), abs=1e-9)
     assert found["macro_f1"] == pytest.approx(f1_score(truth, guess, average="macro"), abs=1e-9)
     assert found["subset_accuracy"] == pytest.approx(accuracy_score(truth, guess), abs=1e-9)
@@ -122,6 +134,18 @@ def test_the_threshold_of_sets_is_the_best_there_is(tokenizer: TextTokenizer) ->
         Config(), tokenizer, dataclasses.replace(SHAPE, id2label=dict(enumerate("abc")), facts=task.facts())
     )
     assert again.prediction({"logits": logits[0]})["labels"] == ["a"]
+    told = MultiLabel(Config(labels=LabelSettings(threshold=0.6)), tokenizer, list("abc"))
+    told.calibrate({"logits": logits}, split(np.array([[1, 0, 0], [0, 1, 0]], np.float32)))
+    assert told.threshold == 0.6
+
+
+def test_a_prediction_is_right_or_the_truth_is_told(tokenizer: TextTokenizer) -> None:
+    one, several = Classification(Config(), tokenizer, ["a", "b"]), MultiLabel(Config(), tokenizer, ["a", "b"])
+    assert one.verdict({"label": "a"}, table(["b", "a"]), 1) == "right"
+    assert one.verdict({"label": "a"}, table(["b", "a"]), 0) == "it is b"
+    assert several.verdict({"labels": ["b", "a"]}, table([("a", "b"), ()]), 0) == "right"
+    assert several.verdict({"labels": ["b"]}, table([("a", "b"), ()]), 0) == "it has a, b"
+    assert several.verdict({"labels": ["b"]}, table([("a", "b"), ()]), 1) == "it has none"
 
 
 def confident(classes: list[int], certainty: list[float]) -> np.ndarray:

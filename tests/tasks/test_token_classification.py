@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import seqeval.metrics
@@ -18,15 +19,15 @@ from transformers import BertConfig as TorchConfig
 from transformers import BertForTokenClassification as TorchTagger
 
 from jaxlm import cli
-from jaxlm.config import Config, DataSettings, TagSettings
+from jaxlm.config import Config, DataSettings, TagSettings, TrainSettings
 from jaxlm.data.loader import make_batches
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.data.words import WordTable, raw_texts, word_table
 from jaxlm.errors import UserError
-from jaxlm.models import BertConfig, BertForTokenClassification
+from jaxlm.models import BertConfig, BertForTokenClassification, TokenClassifierOutput
 from jaxlm.tasks import TASKS, task_of
 from jaxlm.tasks.entity_scores import accuracy, entity_scores
-from jaxlm.tasks.token_classification import TokenClassification, cross_entropy
+from jaxlm.tasks.token_classification import TokenClassification, tags_of
 
 from ..data.test_tags import random_tags
 from ..models.reference import assert_gradients_equal, flat_params, quick_jit, random_params
@@ -73,14 +74,21 @@ def test_scores_of_nothing_are_0() -> None:
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_loss_is_torchs_cross_entropy_over_labelled_tokens(smoothing: float) -> None:
+def test_the_loss_is_torchs_cross_entropy_over_labelled_tokens(tokenizer: TextTokenizer, smoothing: float) -> None:
     draw = np.random.default_rng(0)
     logits, targets = draw.normal(size=(3, 8, 5)).astype(np.float32), draw.integers(0, 6, (3, 8))
     expected = torch.nn.functional.cross_entropy(
         torch.tensor(logits).flatten(0, 1), torch.tensor(targets).flatten() - 1, ignore_index=-1, reduction="sum",
         label_smoothing=smoothing,
     )  # fmt: skip
-    assert float(cross_entropy(logits, targets, smoothing).sum()) == pytest.approx(float(expected), rel=1e-6)
+    task = TokenClassification(Config(train=TrainSettings(label_smoothing=smoothing)), tokenizer, TAGS)
+    names = ("input_ids", "token_type_ids", "positions", "segment_ids", "example_ids")
+    batch = dict.fromkeys(names) | {"tags": jnp.asarray(targets)}
+
+    def model(*_: Any, **__: Any) -> TokenClassifierOutput:
+        return TokenClassifierOutput(jnp.asarray(logits))
+
+    assert float(task.loss_sums(model, batch, None)) == pytest.approx(float(expected), rel=1e-6)
 
 
 def test_the_first_token_of_each_word_is_labelled_and_no_other(tokenizer: TextTokenizer, tiny_model: Path) -> None:
@@ -146,14 +154,51 @@ def test_predictions_are_entities_with_exact_offsets(tokenizer: TextTokenizer, t
     table = word_table("--text", raw_texts([text]), "error", tags=False, intents=False)
     assert table.words == [["Ne\u0301e", "Ada", "\u200b", "北", "京", "!"]]
     outputs, examples = outputs_of(task, table, [["B-PER", "I-PER", "O", "B-LOC", "I-LOC", "O"]])
+    spoken = examples.records.first_token[[0, 1, 3, 4]]
+    outputs["tag_probability"][spoken] = [1.0, 0.5, 0.25, 0.5]
     (found,) = task.predictions(outputs, examples)
     assert found["entities"] == [
         {"type": "PER", "text": "Ne\u0301e Ada", "start": 1, "end": 9, "probability": 0.75},
-        {"type": "LOC", "text": "北京", "start": 12, "end": 14, "probability": 0.75},
+        {"type": "LOC", "text": "北京", "start": 12, "end": 14, "probability": 0.375},
     ]
     assert all(text[entity["start"] : entity["end"]] == entity["text"] for entity in found["entities"])
     assert found["tags"] == ["B-PER", "I-PER", "O", "B-LOC", "I-LOC", "O"]  # \u200b has no token: O
     json.dumps(found)
+
+
+def test_a_model_remembers_how_its_windows_overlap(tokenizer: TextTokenizer, tiny_model: Path) -> None:
+    table = as_table([run_on(make_tagged(5, 0), "")])
+    task, config = make_task("token_classification", tokenizer, table, tiny_model, max_length=16)
+    wider = TokenClassification(dataclasses.replace(task.stage, tags=TagSettings(overlap=0.75)), tokenizer, task.tags)
+    assert len(wider.examples(table)[0]) > len(task.examples(table)[0])
+    config = dataclasses.replace(config, facts=wider.facts())
+    again = TokenClassification.for_model(task.stage, tokenizer, config)
+    assert len(again.examples(table)[0]) == len(wider.examples(table)[0])
+
+
+def test_a_tagger_trained_further_keeps_its_tags_unless_a_new_head_is_asked_for(tiny_model: Path) -> None:
+    own = ["B-PER", "I-PER", "O", "B-LOC", "I-LOC", "B-ORG"]  # in an order of its own
+    shape = dataclasses.replace(BertConfig.from_json(tiny_model / "config.json"), id2label=dict(enumerate(own)))
+    table = as_table(make_tagged(20, 0))
+    assert tags_of(table, shape, new_head=False) == own
+    assert tags_of(table, shape, new_head=True) == TAGS
+    fewer = dataclasses.replace(shape, id2label=dict(enumerate(own[:4])))  # I-LOC is not among them
+    assert tags_of(table, fewer, new_head=False) == TAGS
+
+
+@pytest.mark.parametrize(
+    ("guess", "verdict"),
+    [
+        (["B-PER", "O", "B-LOC"], "right"),
+        (["B-PER", "O", "O"], "it has PER 'good', LOC 'bad'"),
+    ],
+)
+def test_a_prediction_is_right_or_the_truth_is_told(
+    tokenizer: TextTokenizer, tiny_model: Path, guess: list[str], verdict: str
+) -> None:
+    table = as_table([Tagged(["good", "film", "bad"], ["B-PER", "O", "B-LOC"], "")])
+    task, _ = make_task("token_classification", tokenizer, table, tiny_model)
+    assert task.verdict({"tags": guess}, table, 0) == verdict
 
 
 def test_sentences_without_any_entity_are_no_training_data(tokenizer: TextTokenizer, tiny_model: Path) -> None:
