@@ -30,10 +30,8 @@ class MlmHead(nnx.Module):
         return self.norm(ACTIVATION_FUNCTIONS[self.activation](self.transform(hidden)))
 
     def losses(self, hidden: jax.Array, word_embeddings: jax.Array, labels: jax.Array) -> jax.Array:
-        """The cross-entropy of each token with its label, float32 `[...]`: what training needs of the logits."""
-        x = self._features(hidden)
-        losses = decoder_cross_entropy(x.reshape(-1, x.shape[-1]), word_embeddings, self.bias[...], labels.reshape(-1))
-        return losses.reshape(labels.shape)
+        """The cross-entropy of each token with its label, float32 `[rows, n]`: what training needs of the logits."""
+        return decoder_cross_entropy(self._features(hidden), word_embeddings, self.bias[...], labels)
 
     def __call__(self, hidden: jax.Array, word_embeddings: jax.Array) -> jax.Array:
         """`hidden [..., hidden]` to float32 logits `[..., vocabulary]`."""

@@ -6,6 +6,8 @@ feed-forward units and the vocabulary over `tensor`. Where there is no mesh, or 
 the program is the same as without this file. Only axes of type Auto are taken.
 """
 
+import math
+
 import jax
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
@@ -29,6 +31,12 @@ def platform() -> str:
 def axis_size(name: str) -> int:
     """Devices along an axis of the mesh; 1 where there is none."""
     return _sizes().get(name, 1)
+
+
+def row_shards() -> int:
+    """Parts that the rows of a batch are split into."""
+    sizes = _sizes()
+    return math.prod(sizes.get(name, 1) for name in _ROWS)
 
 
 def spec(*axes: str | None) -> P:

@@ -15,7 +15,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from jaxlm.models.placement import axis_size, place, place_rows, platform
+from jaxlm.models.placement import axis_size, place, place_rows, platform, row_shards
 from jaxlm.models.vocabulary import join_vocabulary, split_vocabulary
 
 Split = Literal["inputs", "outputs"] | None  # what of a kernel is split over the mesh's `tensor` axis
@@ -26,11 +26,22 @@ def _sum_rows(x: jax.Array) -> jax.Array:
     return jnp.einsum("n,nm->m", jnp.ones(x.shape[0], x.dtype), x, preferred_element_type=jnp.float32)
 
 
+def _sum_weighted(weights: jax.Array, x: jax.Array) -> jax.Array:
+    """The sum of `weights * x`, float32, over all axes but the last of `weights [..., 1]` and `x [..., m]`.
+
+    A product on a CPU, for its speed; not elsewhere, where factors of products are rounded.
+    """
+    if platform() == "cpu":
+        return jnp.tensordot(weights[..., 0], x.astype(jnp.float32), weights.ndim - 1)
+    return (weights * x).sum(axis=tuple(range(x.ndim - 1)))
+
+
 def _kernel_gradient(x: jax.Array, outer: jax.Array) -> jax.Array:
-    """`x^T @ outer`, `[inputs, outputs]`, by transposing the narrower of `x [n, inputs]` and `outer [n, outputs]`."""
-    if x.shape[1] <= outer.shape[1]:
-        return jax.lax.dot_general(x, outer, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
-    return jax.lax.dot_general(outer, x, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32).T
+    """`x^T @ outer`, by transposing the narrower of `x [..., inputs]` and `outer [..., outputs]`."""
+    every = tuple(range(x.ndim - 1))
+    if x.shape[-1] <= outer.shape[-1]:
+        return jax.lax.dot_general(x, outer, ((every, every), ((), ())), preferred_element_type=jnp.float32)
+    return jax.lax.dot_general(outer, x, ((every, every), ((), ())), preferred_element_type=jnp.float32).T
 
 
 def multiply(x: jax.Array, kernel: jax.Array, subscripts: str = "...i,io->...o") -> jax.Array:
@@ -115,51 +126,94 @@ def _project_backward(saved: tuple, outer: jax.Array) -> tuple[jax.Array, jax.Ar
 project_to_heads.defvjp(_project_forward, _project_backward)
 
 
-def _logits(x: jax.Array, table: jax.Array, bias: jax.Array) -> jax.Array:
-    words = split_vocabulary(table.astype(x.dtype))
-    logits = jnp.einsum("nh,vh->nv", x, words, preferred_element_type=jnp.float32)
-    return place(logits, "rows", "tensor") + place(bias, "tensor")
+_MOST_LOGITS = 2**27  # of a device at a time: 512 MiB
 
 
 @jax.custom_vjp
 def decoder_cross_entropy(x: jax.Array, table: jax.Array, bias: jax.Array, labels: jax.Array) -> jax.Array:
     """The cross-entropy of `softmax(x @ table^T + bias)` with `labels`, in float32.
 
+    Logits are computed for so many tokens at a time as leave no more than 512 MiB of them on a device. Kept for the way
+    back are not they but their gradients, `softmax - one_hot`, in the dtype of `x`: these are known as soon as the
+    logits are, but for the gradient of each loss, which multiplies them afterwards. So nothing is computed twice.
+
     Along the mesh's `tensor` axis the logits stay split by words, and only sums over them are exchanged (Shoeybi et al.
     2019, https://arxiv.org/abs/1909.08053, section 3).
 
     Args:
-      x: `[n, hidden]`, one row of the batch after the other; its dtype is what the products compute in.
+      x: `[rows, n, hidden]`; its dtype is what the products compute in.
       table: `[vocabulary, hidden]`, bias `[vocabulary]`.
-      labels: `[n]`, numbers of rows of the table.
+      labels: `[rows, n]`, numbers of rows of the table.
 
     Returns:
-      `[n]`.
+      `[rows, n]`.
     """
     return _cross_entropy_forward(x, table, bias, labels)[0]
+
+
+def _parts(x: jax.Array, vocabulary: int) -> int:
+    """How many parts of each row's tokens the logits of `x [rows, n, hidden]` are computed in."""
+    rows, tokens, _ = x.shape
+    if platform() == "cpu" and x.dtype == jnp.bfloat16:
+        return 1  # XLA has no sum over two axes of products of bfloat16 there
+    logits = -(-rows // row_shards()) * tokens * -(-vocabulary // axis_size("tensor"))
+    return min(-(-logits // _MOST_LOGITS), tokens)
+
+
+def _in_parts(x: jax.Array, parts: int) -> jax.Array:
+    """`[rows, n, ...]` to `[parts, rows * m, ...]`, with zeros at the end of each row where `parts` do not divide n; or
+    to `[rows * n, ...]` where all is one part.
+
+    Parts of rows, since these are split over the mesh, and tokens are not.
+    """
+    rows, tokens, *rest = x.shape
+    if parts == 1:
+        return x.reshape(rows * tokens, *rest)
+    size = -(-tokens // parts)
+    x = jnp.pad(x, ((0, 0), (0, size * parts - tokens), *[(0, 0)] * len(rest)))
+    return x.reshape(rows, parts, size, *rest).swapaxes(0, 1).reshape(parts, rows * size, *rest)
+
+
+def _whole(x: jax.Array, parts: int, rows: int, tokens: int) -> jax.Array:
+    """What `_in_parts` was given."""
+    rest = x.shape[1 if parts == 1 else 2 :]
+    if parts == 1:
+        return x.reshape(rows, tokens, *rest)
+    return x.reshape(parts, rows, -1, *rest).swapaxes(0, 1).reshape(rows, -1, *rest)[:, :tokens]
 
 
 def _cross_entropy_forward(
     x: jax.Array, table: jax.Array, bias: jax.Array, labels: jax.Array
 ) -> tuple[jax.Array, tuple]:
-    logits = _logits(x, table, bias)
-    normaliser = jax.nn.logsumexp(logits, axis=-1)
-    if axis_size("tensor") == 1:
-        right = jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
-    else:  # a sum, to which every device adds those that it has
-        right = jnp.where(jnp.arange(logits.shape[1]) == labels[:, None], logits, 0).sum(axis=1)
-    return normaliser - right, (x, table, bias, labels, logits, normaliser)
+    words, bias_of_words = split_vocabulary(table.astype(x.dtype)), place(bias, "tensor")
+
+    def losses_and_gradients(part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        x, labels = part
+        product = jnp.einsum("nh,vh->nv", x, words, preferred_element_type=jnp.float32)
+        logits = place(product, "rows", "tensor") + bias_of_words
+        normaliser = jax.nn.logsumexp(logits, axis=-1)
+        is_label = jnp.arange(logits.shape[1]) == labels[:, None]
+        if axis_size("tensor") == 1:
+            right = jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+        else:  # a sum, to which every device adds those that it has
+            right = jnp.where(is_label, logits, 0).sum(axis=1)
+        return normaliser - right, (jnp.exp(logits - normaliser[:, None]) - is_label).astype(x.dtype)
+
+    parts = _parts(x, len(table))
+    split = _in_parts(x, parts), _in_parts(labels, parts)
+    losses, gradients = losses_and_gradients(split) if parts == 1 else jax.lax.map(losses_and_gradients, split)
+    return _whole(losses, parts, *labels.shape), (split[0], table, bias, gradients)
 
 
 def _cross_entropy_backward(saved: tuple, outer: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, None]:
-    x, table, bias, labels, logits, normaliser = saved
-    columns = jnp.arange(logits.shape[1])
-    probabilities = jnp.exp(logits - normaliser[:, None])
-    gradient = ((probabilities - (columns == labels[:, None])) * outer[:, None]).astype(x.dtype)
+    x, table, bias, gradients = saved
+    parts = 1 if x.ndim == 2 else len(x)
+    each = _in_parts(outer, parts)[..., None]
+    of_x = (multiply(gradients, split_vocabulary(table.astype(x.dtype))) * each).astype(x.dtype)
     return (
-        place(multiply(gradient, split_vocabulary(table.astype(x.dtype))), "rows", None),
-        join_vocabulary(_kernel_gradient(x, gradient).T).astype(table.dtype),
-        place(_sum_rows(gradient), "tensor").astype(bias.dtype),
+        place_rows(_whole(of_x, parts, *outer.shape)),
+        join_vocabulary(_kernel_gradient((x * each).astype(x.dtype), gradients).T).astype(table.dtype),
+        place(_sum_weighted(each, gradients), "tensor").astype(bias.dtype),
         None,
     )
 

@@ -1,5 +1,7 @@
 """The products with gradients written out are those of automatic differentiation."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,10 @@ import optax
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
-from jaxlm.models import placement
+from jaxlm.models import placement, products
 from jaxlm.models.products import affine, decoder_cross_entropy, multiply, project_to_heads
-from jaxlm.parallel.mesh import in_context, make_mesh
+from jaxlm.parallel.collectives import collectives
+from jaxlm.parallel.mesh import by_rows, in_context, make_mesh, replicated
 
 from .reference import relative_error
 
@@ -61,22 +64,75 @@ def test_on_this_machine_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert placement.platform() == "gpu"
 
 
-def test_the_decoders_cross_entropy_is_optaxs_and_so_are_its_gradients() -> None:
-    x, table, bias = draw(9, 8), draw(31, 8, seed=1), draw(31, seed=2)
-    labels, weights = jnp.arange(9) * 3, jnp.array([1, 0, 1, 2, 0, 0, 1, 1, 0.5])
+ROWS, TOKENS, WIDTH, WORDS = 8, 7, 16, 1000
 
-    def plain(x: jax.Array, table: jax.Array, bias: jax.Array) -> jax.Array:
-        losses = optax.softmax_cross_entropy_with_integer_labels(x @ table.T + bias, labels)
-        return (losses * weights).sum()
 
-    def found(x: jax.Array, table: jax.Array, bias: jax.Array) -> jax.Array:
+def decoder(dtype: jnp.dtype = jnp.float32) -> tuple[Any, Any, list[jax.Array]]:
+    """A weighted sum of the decoder's cross-entropies, the same by optax, and arguments of both."""
+    arguments = [draw(ROWS, TOKENS, WIDTH).astype(dtype), draw(WORDS, WIDTH, seed=1), draw(WORDS, seed=2)]
+    labels = jnp.arange(ROWS * TOKENS).reshape(ROWS, TOKENS) * 17
+    weights = jnp.arange(ROWS * TOKENS).reshape(ROWS, TOKENS) % 3 / 2
+
+    def ours(x: jax.Array, table: jax.Array, bias: jax.Array) -> jax.Array:
         return (decoder_cross_entropy(x, table, bias, labels) * weights).sum()
 
-    value, gradients = jax.value_and_grad(found, (0, 1, 2))(x, table, bias)
-    expected, references = jax.value_and_grad(plain, (0, 1, 2))(x, table, bias)
-    assert float(value) == pytest.approx(float(expected), rel=1e-6)
+    def plain(x: jax.Array, table: jax.Array, bias: jax.Array) -> jax.Array:
+        losses = optax.softmax_cross_entropy_with_integer_labels(x.astype(jnp.float32) @ table.T + bias, labels)
+        return (losses * weights).sum()
+
+    return ours, plain, arguments
+
+
+@pytest.mark.parametrize("at_once", [ROWS * TOKENS, 3 * ROWS, ROWS, 1])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 1e-2)])
+def test_the_decoders_cross_entropy_is_optaxs_and_so_are_its_gradients_in_any_number_of_parts(
+    monkeypatch: pytest.MonkeyPatch, dtype: jnp.dtype, tolerance: float, at_once: int
+) -> None:
+    monkeypatch.setattr(products, "_MOST_LOGITS", at_once * WORDS)
+    ours, plain, arguments = decoder(dtype)
+    value, gradients = jax.value_and_grad(ours, (0, 1, 2))(*arguments)
+    expected, references = jax.value_and_grad(plain, (0, 1, 2))(*arguments)
+    assert float(value) == pytest.approx(float(expected), rel=tolerance)
+    for one, other in zip(gradients, references, strict=True):
+        assert one.dtype == other.dtype
+        assert relative_error(one.astype(jnp.float32), other.astype(jnp.float32)) < tolerance
+
+
+def test_logits_of_all_tokens_never_exist_but_for_their_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, plain, arguments = decoder()
+
+    def temporaries(function: Any) -> int:
+        compiled = jax.jit(jax.grad(function, (0, 1, 2))).lower(*arguments).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    logits = ROWS * TOKENS * WORDS * 4
+    assert min(temporaries(plain), temporaries(ours)) > 1.9 * logits
+    monkeypatch.setattr(products, "_MOST_LOGITS", ROWS * WORDS)
+    assert temporaries(ours) < 1.5 * logits  # in bfloat16 it would be half; a CPU multiplies that as float32
+
+
+@pytest.mark.parametrize(("axes", "axis"), [({}, "data"), ({"fsdp": 8}, "fsdp"), ({"fsdp": 2, "tensor": 2}, "data")])
+def test_parts_of_the_decoders_tokens_cost_no_exchange_of_gradients_each(
+    monkeypatch: pytest.MonkeyPatch, axes: dict[str, int], axis: str
+) -> None:
+    monkeypatch.setattr(products, "_MOST_LOGITS", 2 * WORDS // axes.get("tensor", 1))
+    ours, plain, arguments = decoder()
+    mesh = make_mesh(8, **axes)
+    with in_context(mesh):
+        step = jax.jit(
+            jax.value_and_grad(ours, (0, 1, 2)), in_shardings=(by_rows(mesh), replicated(mesh), replicated(mesh))
+        )
+        compiled = step.lower(*arguments).compile()
+        value, gradients = step(*arguments)
+    expected, references = jax.value_and_grad(plain, (0, 1, 2))(*arguments)
+    assert float(value) == pytest.approx(float(expected), rel=1e-5)
     for one, other in zip(gradients, references, strict=True):
         assert relative_error(one, other) < 1e-5
+    found = collectives(compiled.as_text() or "", mesh.shape)
+    assert all("tensor" in item.axes for item in found if item.in_loop)
+    large = [item for item in found if axis in item.axes and item.bytes > 1000]
+    words = WORDS // axes.get("tensor", 1)
+    assert 0 <= sum(item.bytes for item in large) - words * (WIDTH + 1) * 4 <= 4  # the losses' sum may go with them
 
 
 def test_what_is_projected_to_heads_on_a_tpu_is_what_the_matrix_gives() -> None:
