@@ -77,7 +77,10 @@ def _tensorboard() -> Any:
 
 
 class Recorder:
-    """Appends to metrics.jsonl and to TensorBoard events. Lines past `step`, of a run that was killed, are dropped."""
+    """Appends to metrics.jsonl and to TensorBoard events.
+
+    Of a run that was killed, lines past `step` are dropped, and those of the test split, which the end writes again.
+    """
 
     def __init__(self, workdir: Path, step: int):
         self._path = workdir / "metrics.jsonl"
@@ -85,7 +88,8 @@ class Recorder:
             kept = []
             for line in self._path.read_text().splitlines():
                 try:
-                    if json.loads(line)["step"] <= step:
+                    row = json.loads(line)
+                    if row["step"] <= step and row["split"] != "test":
                         kept.append(line)
                 except (json.JSONDecodeError, KeyError):
                     break  # the kill cut the last line short

@@ -170,6 +170,18 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_same_losses(
     assert summary["train"]["loss"] == expected["train"]["loss"]
 
 
+def test_a_run_killed_at_its_very_end_has_its_last_lines_once(
+    config: Config, sentences: dict[str, Path], tmp_path: Path
+) -> None:
+    tested = change(config, data={"test": str(sentences["test"])})
+    run(tested, tmp_path)
+    written = curve(tmp_path)
+    assert [split for _, split, _ in written].count("test") == 1
+    (tmp_path / "summary.json").unlink()
+    run(tested, tmp_path)
+    assert curve(tmp_path) == written
+
+
 def test_a_run_keeps_the_tokenizer_that_it_made(config: Config, tmp_path: Path) -> None:
     """The library's trainer makes another vocabulary each time, where pieces are equally frequent."""
     shape = ModelSettings(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=32)
