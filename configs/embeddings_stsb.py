@@ -18,7 +18,7 @@ config = Config(
     task="embedding",
     model=ModelSettings(init="bert-base-uncased"),
     data=DataSettings(train="tfds:glue/stsb", dev="tfds:glue/stsb", max_length=128),
-    embedding=EmbeddingSettings(loss="cosine", pooling="mean", lowest=0.0, highest=5.0),
+    embedding=EmbeddingSettings(loss="cosine", pooling="mean"),
     train=TrainSettings(epochs=4, batch_size=16),
     optim=OptimSettings(learning_rate=2e-5, schedule="linear", warmup=0.1, weight_decay=0.01),
 )

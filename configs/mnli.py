@@ -16,6 +16,7 @@ config = Config(
         train="tfds:glue/mnli",
         dev="tfds:glue/mnli:validation_matched",
         test="tfds:glue/mnli:validation_mismatched",
+        pairs=True,
         max_length=128,
     ),
     train=TrainSettings(epochs=3, batch_size=32),

@@ -14,7 +14,7 @@ from jaxlm.config import Config, DataSettings, ModelSettings, OptimSettings, Tra
 config = Config(
     task="classification",
     model=ModelSettings(init="bert-base-uncased"),
-    data=DataSettings(train="tfds:glue/mrpc", dev="tfds:glue/mrpc", max_length=128),
+    data=DataSettings(train="tfds:glue/mrpc", dev="tfds:glue/mrpc", pairs=True, max_length=128),
     train=TrainSettings(epochs=3, batch_size=32, metric="f1"),
     optim=OptimSettings(learning_rate=2e-5, schedule="linear", warmup=0.06, weight_decay=0.01),
 )

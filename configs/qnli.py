@@ -16,6 +16,7 @@ config = Config(
         dev="tfds:glue/qnli",
         text="question",
         text_pair="sentence",
+        pairs=True,
         max_length=128,
     ),
     train=TrainSettings(epochs=3, batch_size=32),

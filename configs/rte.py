@@ -11,7 +11,7 @@ from jaxlm.config import Config, DataSettings, ModelSettings, OptimSettings, Tra
 config = Config(
     task="classification",
     model=ModelSettings(init="bert-base-uncased"),
-    data=DataSettings(train="tfds:glue/rte", dev="tfds:glue/rte", max_length=128),
+    data=DataSettings(train="tfds:glue/rte", dev="tfds:glue/rte", pairs=True, max_length=128),
     train=TrainSettings(epochs=5, batch_size=32),
     optim=OptimSettings(learning_rate=2e-5, schedule="linear", warmup=0.06, weight_decay=0.01),
 )

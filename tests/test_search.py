@@ -302,6 +302,9 @@ def test_wrong_files_are_one_clear_line_and_leave_nothing_behind(
     answered(["search", model, "--documents", str(tmp_path / "*.tsv"), "--index", str(tmp_path / "x")], "no such file")
     answered(["search", str(tmp_path), "--documents", good, "--index", str(tmp_path / "x")], "no config.json")
     answered(asking(folder, "--queries", queries, "--qrels", str(tmp_path / "qrels")), "ids have to agree")
+    (tmp_path / "qrels").write_text("other 1 d3 1\n")
+    assert cli.main(asking(folder, "--queries", queries, "--qrels", str(tmp_path / "qrels"))) == 2
+    assert "judges none of the queries, such as 'q1', but 'other'" in capsys.readouterr().err
     answered(asking(folder, "--query", "music", "--rerank", str(folder / "model")), "has no head that a task")
     answered(["search", "--index", str(tmp_path / "x"), "--query", "music"], "holds no index; make one")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "qrels"]

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 from jaxlm.config import DataSettings
 from jaxlm.data import files
+from jaxlm.data.columns import TEXT_NAMES
 from jaxlm.data.header import looks_like_header
 from jaxlm.data.schemes import is_scheme, scheme_rows
-from jaxlm.data.sources import TEXT_NAMES
 from jaxlm.errors import UserError
 
 _BLOCK = 1 << 20  # bytes read at once

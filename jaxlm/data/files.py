@@ -16,6 +16,7 @@ from typing import IO, Any, NamedTuple
 from jaxlm.errors import UserError
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt")
+_HEAD = 100  # lines by which a csv's separator is found
 _LONGEST_FIELD = 1 << 28  # characters; the csv module's own limit is shorter than many a document
 _OPENERS: dict[str, Callable[[Path, str], Any]] = {".gz": gzip.open, ".xz": lzma.open}
 
@@ -202,15 +203,18 @@ def _tsv(path: Path) -> Iterator[Row]:
 
 
 def _csv(path: Path) -> Iterator[Row]:
-    """Rows of values with commas between them, or with the semicolons or tabs of a first line without commas.
+    """Rows of values with commas, semicolons or tabs between them: what parts the first lines into equally many. With
+    tabs there are no quotes, as in a tsv.
 
     A quoted field may span several lines. Where that leads to no row, only the line on which the row began is left out,
     and reading goes on with the next.
     """
     numbered = lines(path)
-    waiting: deque[tuple[int, str | None]] = deque(itertools.islice(numbered, 1))
-    first = re.sub('"[^"]*"?', "", (waiting[0][1] or "") if waiting else "")
-    delimiter = next((sign for sign in ",\t;" if sign in first), ",")
+    waiting: deque[tuple[int, str | None]] = deque(itertools.islice(numbered, _HEAD))
+    delimiter = _separator([line for _, line in waiting if line and line.strip()])
+    if delimiter == "\t":
+        yield from _tsv(path)
+        return
     consumed: list[tuple[int, str | None]] = []  # lines of the record at hand
     broken: list[int] = []
 
@@ -245,6 +249,17 @@ def _csv(path: Path) -> Iterator[Row]:
             broken.clear()
         if values and consumed:
             yield Row(consumed[0][0], values)
+
+
+def _separator(head: Sequence[str]) -> str:
+    """What stands between the values of a csv whose first lines are these."""
+    unquoted = [re.sub('"[^"]*"?', "", line) for line in head]
+    counts = {sign: [line.count(sign) for line in unquoted] for sign in ",\t;"}
+    there = [sign for sign, count in counts.items() if count and count[0]]
+    even = [sign for sign in there if len(set(counts[sign])) == 1]
+    if "\t" in there and len({line.count("\t") for line in head}) == 1:  # a bare quote hides tabs
+        even.append("\t")
+    return next(iter(even or there), ",")
 
 
 def _jsonl(path: Path) -> Iterator[Row]:

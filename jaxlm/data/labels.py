@@ -20,7 +20,7 @@ def read_label(cell: Any, kind: LabelKind) -> Any:
     name = label_name(cell)
     # SNLI's - is where its annotators did not agree; a number that is none is an empty cell of a table of numbers.
     if cell is None or name in ("", "-") or (isinstance(cell, float) and math.isnan(cell)):
-        raise ValueError("no label")
+        raise ValueError("no label", f" ({name})" if name else "")
     if isinstance(cell, (list, dict)):
         raise ValueError("a label that is neither name nor number", f" ({cell!r})")
     if kind == "class":

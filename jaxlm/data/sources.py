@@ -6,40 +6,22 @@ import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from jaxlm.config import DataSettings
 from jaxlm.data import files
+from jaxlm.data.columns import LABEL_NAMES, USUAL_NAMES, ColumnNames, Columns, flag
 from jaxlm.data.files import Row
 from jaxlm.data.header import looks_like_header
 from jaxlm.data.labels import LabelKind, read_label, withheld
 from jaxlm.data.schemes import SCHEMES, SPLITS, ClassNames, is_scheme
-from jaxlm.errors import NoSuchColumn, UserError
+from jaxlm.errors import UserError
 
 log = logging.getLogger("jaxlm")
 
 _SAMPLE = 1000  # rows by which columns are told apart
-
-TEXT_NAMES = ("text", "sentence", "text_a", "sentence1", "question1", "premise", "question", "review", "content",
-               "document", "passage", "utterance", "query", "tweet", "comment", "message", "title",
-              "#1 string")  # fmt: skip
-_PAIR_NAMES = ("text_pair", "text_b", "sentence2", "question2", "hypothesis", "#2 string")
-_LABEL_NAMES = ("label", "labels", "score", "similarity", "class", "category", "target", "intent", "sentiment", "topic",
-                "polarity", "stars", "relevance", "quality", "gold_label", "is_duplicate")  # fmt: skip
-
-
-class ColumnNames(NamedTuple):
-    """What a task's columns are usually called, in lower case; the first that is there serves."""
-
-    text: Sequence[str] = TEXT_NAMES
-    text_pair: Sequence[str] = _PAIR_NAMES
-    label: Sequence[str] = _LABEL_NAMES
-    by_position: bool = False  # whether columns without names are text, second text and label, in this order
-
-
-_USUAL_NAMES = ColumnNames()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +69,7 @@ def read_table(
     label_kind: LabelKind | None,
     known_labels: Collection[str] = (),
     running_text: bool = False,
-    names: ColumnNames = _USUAL_NAMES,
+    names: ColumnNames = USUAL_NAMES,
 ) -> Table:
     """Reads the data that a setting names.
 
@@ -117,7 +99,9 @@ def read_table(
             stated = files.stated_names(Path(spec))
         if running_text and files.data_format(Path(spec)) == ".txt":
             rows = _documents(spec, list(rows), settings.documents)
-    return _table(spec, rows, settings, names, label_kind=label_kind, known_labels=known_labels, stated=stated)
+    return _table(
+        spec, rows, settings, names, label_kind=label_kind, known_labels=known_labels, stated=stated, split=split
+    )
 
 
 def _documents(source: str, lines: Sequence[Row], parted_by: str) -> Iterator[Row]:
@@ -177,7 +161,7 @@ def table_of_texts(
         texts = texts[:-1]
     second_column = None if pairs is None else "1"
     plain = dataclasses.replace(settings, text="0", text_pair=second_column, label=None, header="no")
-    return _table(source, rows(), plain, _USUAL_NAMES, label_kind=None)
+    return _table(source, rows(), plain, USUAL_NAMES, label_kind=None)
 
 
 class Placed(Protocol):
@@ -244,6 +228,7 @@ def _table(
     label_kind: LabelKind | None,
     known_labels: Collection[str] = (),
     stated: Mapping[str, list[str]] = MappingProxyType({}),
+    split: str | None = None,
 ) -> Table:
     labelled = label_kind is not None
     problems = Problems(source, settings.bad_rows)
@@ -269,19 +254,27 @@ def _table(
     if label is None and text is None and unnamed and width == 2:
         text, guessed = _tell_apart(good, known_labels)
         label = guessed if labelled else None
-    if labelled and label is None:
+    flags: dict[str, Any] = {}
+    if label_kind == "set" and label is None:
+        flags = columns.flags(good)
+    if labelled and label is None and not flags:
         raise UserError(f"{source}: which column is the label? {columns.offer('label')}")
     if text is None:
-        rest = [name for name in names if name not in (label, pair)]
+        rest = [name for name in names if name not in (label, pair, *flags.values())]
         if len(rest) != 1:
             raise UserError(f"{source}: which column is the text? {columns.offer('text')}")
         text = rest[0]
-    columns.say({"text": text, "second text": pair, "label": label})
+    if settings.pairs and pair is None:
+        raise UserError(f"{source}: which column is the second text? {columns.offer('text_pair')}")
+    columns.say({"text": text, "second text": pair, "label": label, **{f"label {name}": flags[name] for name in flags}})
+    if labelled:
+        good = columns.of_split(good, split, chosen=(text, pair, label))
     table = Table(
-        source, [], [] if pair is not None else None, [] if labelled else None, [], stated.get(str(label)),
-        problems.counts,
+        source, [], [] if pair is not None else None, [] if labelled else None, [],
+        list(flags) or stated.get(str(label)), problems.counts,
     )  # fmt: skip
-    _fill(table, good, text, pair, label, label_kind, problems)
+    _fill(table, good, text, pair, flags or label, label_kind, problems)
+    columns.refuse_ids(settings, text=table.texts, text_pair=table.pairs)
     if label_kind == "class" and (name := withheld(table.known_labels)) is not None:
         labels = table.labels or []
         for place in (place for label, place in zip(labels, table.places, strict=True) if label == name):
@@ -305,7 +298,7 @@ def _fill(
 ) -> None:
     for row in rows:
         try:
-            cells = [None if column is None else row.values[column] for column in (text, pair, label)]
+            cells = [None if column is None else _cell(row, column) for column in (text, pair, label)]
         except KeyError as error:
             problems.report(row, "a column is missing", f" ({error.args[0]})")
             continue
@@ -332,6 +325,13 @@ def _fill(
             table.pairs.append(strings[1])
 
 
+def _cell(row: Row, column: Any) -> Any:
+    """A row's value; of several columns, by name, an object of theirs."""
+    if isinstance(column, dict):
+        return {name: flag(row.values[of]) for name, of in column.items()}
+    return row.values[column]
+
+
 def _has_header(source: str, rows: Sequence[Row], settings: DataSettings, usual: ColumnNames) -> bool:
     if settings.header != "auto":
         return settings.header == "yes"
@@ -349,7 +349,7 @@ def _has_header(source: str, rows: Sequence[Row], settings: DataSettings, usual:
         return bool(asked & first) or sum(bool(first & set(names)) for names in usual[:3]) >= 2
     if len(first & {*usual.text, *usual.text_pair}) >= 2:
         return True
-    return bool(asked & first) or bool(first & set(_LABEL_NAMES) or (first & {"sentence", "text", "text_a", "index"}))
+    return bool(asked & first) or bool(first & set(LABEL_NAMES) or (first & {"sentence", "text", "text_a", "index"}))
 
 
 def _column(rows: Iterable[Any], place: int) -> Iterator[Any]:
@@ -368,33 +368,3 @@ def _tell_apart(rows: Sequence[Row], known_labels: Collection[str]) -> tuple[int
     size = [sum(map(len, column)) for column in columns]
     label = 0 if (distinct[0], size[0]) < (distinct[1], size[1]) else 1
     return 1 - label, label
-
-
-class Columns:
-    """Finds a column by a setting (name or position) or by the names that data sets commonly give it."""
-
-    def __init__(self, source: str, names: list[str | int], header: list[str] | None, settings: DataSettings):
-        self.source = source
-        self.by_name = {str(name): column for name, column in zip(header or names, names, strict=True)}
-        self.columns = names
-
-    def find(self, setting: str, asked: str | None, usual: Sequence[str]) -> str | int | None:
-        if asked is not None:
-            if asked in self.by_name:
-                return self.by_name[asked]
-            if asked.isdigit() and int(asked) < len(self.columns):
-                return self.columns[int(asked)]
-            raise NoSuchColumn(f"{self.source}: --data.{setting} {asked}: no such column. {self.offer(setting)}")
-        lowered = {name.lower(): column for name, column in self.by_name.items()}
-        return next((lowered[name] for name in usual if name in lowered), None)
-
-    def say(self, chosen: dict[str, str | int | None]) -> None:
-        """Says which columns serve what, where others do not."""
-        names = {column: name for name, column in self.by_name.items()}
-        if unused := [str(names.get(column, column)) for column in self.columns if column not in chosen.values()]:
-            used = [f"{what} {names.get(column, column)}" for what, column in chosen.items() if column is not None]
-            log.info("%s: columns: %s; not used: %s", self.source, ", ".join(used), ", ".join(unused))
-
-    def offer(self, setting: str) -> str:
-        names = ", ".join(self.by_name)
-        return f"Columns: {names} - choose with --data.{setting} NAME (or a position from 0)"

@@ -138,7 +138,7 @@ def _items_of_articles(articles: list[Any]) -> Iterator[_Item]:
                     f"{within}, question {count if identity is None else identity}",
                     "no id" if identity is None else None,
                     identity, question.get("question"), paragraph.get("context"), question.get("answers"),
-                    question.get("is_impossible"),
+                    _truth(question.get("is_impossible")),
                 )  # fmt: skip
 
 
@@ -156,7 +156,7 @@ def _items_of_rows(source: str, rows: Iterable[Row], settings: DataSettings) -> 
             answers = [{"text": flat, "answer_start": values.get("answer_start")}] if flat else []
         yield _Item(
             row.place, None, values.get("id", row.line), values.get(columns.question), values.get(columns.context),
-            answers, values.get("is_impossible"),
+            answers, _truth(values.get("is_impossible")),
         )  # fmt: skip
 
 
@@ -244,11 +244,18 @@ def _answers(item: _Item, context: str) -> list[Answer]:
         found = _listed(given)
         if found is None and given is not None:
             raise ValueError("answers that are no list", f" ({given!r})")
+    if not (item.impossible is None or isinstance(item.impossible, (bool, int))):
+        raise ValueError("an is_impossible that is neither true nor false", f" ({item.impossible!r})")
     if item.impossible and found:
         raise ValueError("answers to a question that is_impossible")
     if (found is None and not item.impossible) or (item.impossible is False and not found):
         raise ValueError("no answers", "; a question that its context does not answer has is_impossible true")
     return [_answer(answer, context) for answer in found or []]
+
+
+def _truth(value: Any) -> Any:
+    """Text that says true or false, as CAIL's files have it, taken at its word."""
+    return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
 
 
 def _listed(value: Any) -> list[Any] | None:

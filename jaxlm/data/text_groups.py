@@ -8,11 +8,12 @@ from typing import Any
 
 from jaxlm.config import DataSettings
 from jaxlm.data import files
+from jaxlm.data.columns import Columns
 from jaxlm.data.files import Row
 from jaxlm.data.header import is_number, looks_like_header
 from jaxlm.data.labels import label_name
 from jaxlm.data.schemes import SPLITS, is_scheme, scheme_rows
-from jaxlm.data.sources import Columns, Problems, Table, keys_of, rows_of_a_table
+from jaxlm.data.sources import Problems, Table, keys_of, rows_of_a_table
 from jaxlm.errors import UserError
 
 log = logging.getLogger("jaxlm")
@@ -62,7 +63,10 @@ def read_groups(spec: str, split: str, settings: DataSettings, *, labelled: bool
     if len(chosen := [column for column in (first, second, negative, score) if column is not None]) > len(set(chosen)):
         raise UserError(f"{spec}: a column is chosen twice. {columns.offer('text')}")
     columns.say({"text": first, "second text": second, "negative": negative, "score": score})
+    if labelled:
+        good = columns.of_split(good, split, chosen)
     table = _table(spec, good, (first, second, negative), score, problems)
+    columns.refuse_ids(settings, text=table.texts, text_pair=table.pairs, negative=table.negatives)
     if not len(table):
         raise UserError(f"{spec}: no usable row ({problems.counts})")
     if problems.counts:

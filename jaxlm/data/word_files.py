@@ -9,10 +9,10 @@ from typing import Any
 
 from jaxlm.config import DataSettings
 from jaxlm.data import files
+from jaxlm.data.columns import TEXT_NAMES
 from jaxlm.data.conll import read_columns, tag_columns
 from jaxlm.data.files import Row
 from jaxlm.data.schemes import SPLITS, is_scheme, scheme_rows
-from jaxlm.data.sources import TEXT_NAMES
 from jaxlm.data.tags import is_tag
 from jaxlm.data.words import Sentence, WordTable, word_table
 from jaxlm.errors import NoSuchColumn, UserError

@@ -117,7 +117,7 @@ class Classification(SequenceTask):
                 raise UserError(
                     f"{table.source}: no row is labelled {self.out_of_scope!r} (--labels.out_of_scope), and such rows "
                     "of dev choose the threshold below which a text belongs to none of the classes; there are "
-                    f"{listing(sorted(table.known_labels))}"
+                    f"{listing(sorted(table.known_labels))}. If every text has a class: --labels.out_of_scope None"
                 )
         if training and outside.any():
             table.skipped["out of scope"] = int(outside.sum())

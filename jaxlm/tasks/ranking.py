@@ -9,8 +9,9 @@ import numpy as np
 import optax
 
 from jaxlm.config import DataSettings, Stage
+from jaxlm.data.columns import ColumnNames
 from jaxlm.data.loader import Examples
-from jaxlm.data.sources import ColumnNames, Table, read_table, table_of_texts
+from jaxlm.data.sources import Table, read_table, table_of_texts
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig

@@ -239,6 +239,11 @@ def _answer(args: Arguments, searcher: "Searcher", qrels: "Qrels | None") -> Non
     lines: list[str] = []
     run: dict[str, list[tuple[str, float]]] = {}
     for queries in _queries(args):
+        if qrels is not None and not any(query.id in qrels for query in queries):
+            raise UserError(
+                f"--qrels {args.qrels} judges none of the queries, such as {queries[0].id!r}, but {min(qrels)!r} and "
+                "others; ids have to agree (--queries FILE: a column id, or the first one; of a txt file, line numbers)"
+            )
         answers = searcher([query.text for query in queries], _depth(args))
         for query, hits in zip(queries, answers, strict=True):
             run[query.id] = [(hit.document.id, hit.score) for hit in hits]

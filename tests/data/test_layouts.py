@@ -11,11 +11,12 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from jaxlm.config import DataSettings
+from jaxlm.config import Config, DataSettings
 from jaxlm.data.files import read_rows
 from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
+from jaxlm.models import BertConfig
 from jaxlm.tasks import TASKS
 
 
@@ -126,7 +127,7 @@ def test_a_number_for_each_label_is_refused(tmp_path: Path, cell: Any, reason: s
 def test_a_dash_is_no_label(tmp_path: Path) -> None:
     rows = [{"gold_label": label, "sentence1": "a", "sentence2": "b"} for label in ("neutral", "-", "entailment")]
     path = write(tmp_path / "snli.jsonl", "\n".join(map(json.dumps, rows)))
-    with pytest.raises(UserError, match="line 2: no label"):
+    with pytest.raises(UserError, match=r"line 2: no label \(-\)"):
         read("classification", path)
     table = read("classification", path, bad_rows="skip")
     assert (table.labels, table.skipped) == (["neutral", "entailment"], {"no label": 1})
@@ -416,3 +417,91 @@ def test_masked_texts_are_lines_and_a_corpus_has_documents(tmp_path: Path) -> No
     path = write(tmp_path / "a.txt", "one [MASK]\n\ntwo [MASK]\nthree [MASK]\n")
     assert read("masked_lm", path, labelled=False).texts == ["one [MASK]", "two [MASK]", "three [MASK]"]
     assert read("masked_lm", path).texts == ["one [MASK]", "two [MASK]\nthree [MASK]"]
+
+
+@pytest.mark.parametrize("comma", ["i feel low, tired", "i feel low"])
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_what_parts_a_csv_is_told_by_its_first_lines_not_by_one(tmp_path: Path, sign: str, comma: str) -> None:
+    texts = [comma, "great", 'a "quoted', "yes, no, perhaps" if "," in comma else "yes"]
+    path = write(tmp_path / "a.csv", "".join(f"{text}{sign}{('joy', 'fear')[n % 2]}\n" for n, text in enumerate(texts)))
+    if sign == ";":  # where a quote begins a field it has to end
+        path = write(path, path.read_text().replace('a "quoted', "a quoted"))
+        texts[2] = "a quoted"
+    found = shown(read("classification", path, header="no"))
+    assert found == [(text, ("joy", "fear")[n % 2]) for n, text in enumerate(texts)]
+
+
+def test_columns_with_tabs_between_them_have_no_quotes_in_a_csv_either(tmp_path: Path) -> None:
+    rows = ['main\t3.8\tA woman eats.\t"Nobody eats, he said', 'main\t2.5\tThe cat"\tThe cat is black.']
+    path = write(tmp_path / "sts.csv", "\n".join(["main\t1.0\ta\tb", *rows]))
+    assert shown(read("regression", path, text="2", text_pair="3", label="1")) == [
+        ("a", "b", 1.0), ("A woman eats.", '"Nobody eats, he said', 3.8), ('The cat"', "The cat is black.", 2.5),
+    ]  # fmt: skip
+
+
+SPLIT = [
+    ("train", "a b", "c d", 5.0),
+    ("dev", "e f", "g h", 4.0),
+    ("train", "i j", "k l", 3.0),
+    ("test", "m", "n", 1.0),
+]
+
+
+@pytest.mark.parametrize("task", ["regression", "embedding"])
+def test_rows_that_say_which_split_they_belong_to_are_read_by_it(
+    tmp_path: Path, task: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = ["split\tsentence1\tsentence2\tscore", *("\t".join(map(str, row)) for row in SPLIT)]
+    path = write(tmp_path / "stsbenchmark.tsv", "\n".join(lines))
+    with caplog.at_level(logging.INFO, "jaxlm"):
+        for split, count in (("train", 2), ("dev", 1), ("test", 1)):
+            table = TASKS[task].read(str(path), split, DataSettings())
+            assert table.texts == [text for of, text, *_ in SPLIT if of == split]
+            assert len(table) == count
+    assert "2 of 4 rows are those of train, by column" in caplog.text
+    assert len(TASKS[task].read(str(path), "test", DataSettings(), labelled=False)) == 4  # to predict, all
+    no_dev = write(path, "\n".join(line for line in lines if not line.startswith("dev")))
+    with pytest.raises(UserError, match="has no rows of dev; it has test, train"):
+        TASKS[task].read(str(no_dev), "dev", DataSettings())
+    alike = write(
+        path, "\n".join([lines[0], *(line.replace("dev", "train").replace("test", "train") for line in lines[1:])])
+    )
+    assert len(TASKS[task].read(str(alike), "dev", DataSettings())) == 4
+
+
+def test_columns_of_0_and_1_are_labels_by_their_names(tmp_path: Path) -> None:
+    rows = ["id,comment_text,toxic,insult,threat", "0a,you fool,1,1,0", "0b,thanks,0,0,0", "0c,hm,0,0,1"]
+    path = write(tmp_path / "jigsaw.csv", "\n".join(rows))
+    table = read("multi_label", path)
+    assert table.labels == [("toxic", "insult"), (), ("threat",)]
+    assert table.label_names == ["toxic", "insult", "threat"]
+    one = read("multi_label", path, label="toxic")
+    with pytest.raises(UserError, match=r"0 or 1\. Where each label has a column of its own, leave out --data\.label"):
+        TASKS["multi_label"].for_training(Config(), None, one, BertConfig())  # type: ignore[arg-type]
+    lines = [{"text": "a", "joy": 1, "fear": False}, {"text": "b", "joy": 0, "fear": False}]
+    found = read("multi_label", write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, lines))))
+    assert found.labels == [("joy",), ()]
+
+
+@pytest.mark.parametrize("task", ["ranking", "embedding"])
+def test_ids_are_no_texts_unless_they_are_chosen(tmp_path: Path, task: str) -> None:
+    path = write(tmp_path / "triples.tsv", "".join(f"{1000 + n}\t{n}\t{n % 2}\n" for n in range(6)))
+    with pytest.raises(
+        UserError, match=r"every text is a whole number, such as 1000; these look like ids\. Columns: 0"
+    ):
+        read(task, path)
+    assert len(read(task, path, text="0", text_pair="1", label="2")) == 6
+
+
+def test_a_preset_of_pairs_wants_a_second_text(tmp_path: Path) -> None:
+    rows = [{"question": f"is {n} even", "passage": "numbers", "label": n % 2} for n in range(4)]
+    path = write(tmp_path / "boolq.jsonl", "\n".join(map(json.dumps, rows)))
+    with pytest.raises(UserError, match=r"which column is the second text\? Columns: question, passage, label"):
+        read("classification", path, pairs=True)
+    assert read("classification", path, pairs=True, text_pair="passage").pairs == ["numbers"] * 4
+
+
+def test_one_column_is_not_offered_for_choice(tmp_path: Path) -> None:
+    path = write(tmp_path / "emotion.txt", "i feel low;sadness\ni am great;joy\n")
+    with pytest.raises(UserError, match=r"which column is the label\? There is but one column\. Columns have tabs"):
+        read("classification", path)

@@ -120,6 +120,11 @@ def test_flat_columns_and_columns_of_other_names_serve_too(tmp_path: Path) -> No
         read(tmp_path / "own.jsonl", text="q", text_pair="body", label="answers")
 
 
+def test_true_and_false_may_be_text(tmp_path: Path) -> None:
+    questions = ({**QUESTIONS[0], "is_impossible": "false"}, {**NONE, "is_impossible": "True"})
+    assert read(write(tmp_path / "cail.json", squad(*questions))).impossible == [False, True]
+
+
 def test_answers_are_not_looked_at_where_they_are_not_asked_for(tmp_path: Path) -> None:
     questions = [{"id": "a", "question": "Who?"}, {"id": "b", "question": "When?", "answers": "nonsense"}]
     table = read(write(tmp_path / "a.json", squad(*questions)), labelled=False)
@@ -145,6 +150,9 @@ BAD: dict[str, tuple[str, str, str]] = {
     ),
     "none.json": (squad(GOOD, {"id": "x", "question": "Who?"}), "question x", "no answers"),
     "both.json": (squad(GOOD, {**QUESTIONS[1], "is_impossible": True}), "question q2", "question that is_impossible"),
+    "strange.json": (
+        squad(GOOD, {**NONE, "is_impossible": "perhaps"}), "question q3", "neither true nor false ('perhaps')"
+    ),
     "neither.json": (squad(GOOD, {**NONE, "is_impossible": False}), "question q3", "no answers"),
     "twice.json": (squad(GOOD, GOOD), "question q1", "an id that occurred before"),
     "id.json": (squad(GOOD, {"question": "Who?", "answers": []}), "paragraph 1, question 2", "no id"),

@@ -1,0 +1,124 @@
+"""Which column serves what: by a setting, by the names that data sets commonly give it, or by what it holds."""
+
+import logging
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+from jaxlm.config import DataSettings
+from jaxlm.data.files import Row
+from jaxlm.data.schemes import SPLITS
+from jaxlm.errors import NoSuchColumn, UserError
+
+log = logging.getLogger("jaxlm")
+
+TEXT_NAMES = ("text", "sentence", "text_a", "sentence1", "question1", "premise", "question", "review", "content",
+               "document", "passage", "utterance", "query", "tweet", "comment", "comment_text", "message", "title",
+              "sentence_a", "#1 string")  # fmt: skip
+_PAIR_NAMES = ("text_pair", "text_b", "sentence2", "question2", "hypothesis", "hypo", "sentence_b", "#2 string")
+LABEL_NAMES = ("label", "labels", "score", "similarity", "class", "category", "target", "intent", "sentiment", "topic",
+                "polarity", "stars", "relevance", "quality", "gold_label", "is_duplicate")  # fmt: skip
+
+
+_SPLIT_NAMES = ("split", "partition")  # of a column that says which split a row belongs to
+_KINDS_OF_SPLIT = {name: split for split, names in SPLITS.items() for name in names}
+
+
+class ColumnNames(NamedTuple):
+    """What a task's columns are usually called, in lower case; the first that is there serves."""
+
+    text: Sequence[str] = TEXT_NAMES
+    text_pair: Sequence[str] = _PAIR_NAMES
+    label: Sequence[str] = LABEL_NAMES
+    by_position: bool = False  # whether columns without names are text, second text and label, in this order
+
+
+USUAL_NAMES = ColumnNames()
+
+
+def flag(value: Any) -> bool | None:
+    """What 0, 1, true or false says; None of anything else."""
+    return value if isinstance(value, bool) else {"0": False, "1": True}.get(str(value).strip())
+
+
+def _value(row: Row, column: Any) -> Any:
+    """A row's value; None where it has none."""
+    if isinstance(row.values, dict):
+        return row.values.get(column)
+    return row.values[column] if column < len(row.values) else None
+
+
+class Columns:
+    """Finds a column by a setting (name or position) or by the names that data sets commonly give it."""
+
+    def __init__(self, source: str, names: list[str | int], header: list[str] | None, settings: DataSettings):
+        self.source = source
+        self.by_name = {str(name): column for name, column in zip(header or names, names, strict=True)}
+        self.columns = names
+        self.unnamed = header is None and all(isinstance(name, int) for name in names)
+
+    def find(self, setting: str, asked: str | None, usual: Sequence[str]) -> str | int | None:
+        if asked is not None:
+            if asked in self.by_name:
+                return self.by_name[asked]
+            if asked.isdigit() and int(asked) < len(self.columns):
+                return self.columns[int(asked)]
+            raise NoSuchColumn(f"{self.source}: --data.{setting} {asked}: no such column. {self.offer(setting)}")
+        lowered = {name.lower(): column for name, column in self.by_name.items()}
+        return next((lowered[name] for name in usual if name in lowered), None)
+
+    def flags(self, rows: Sequence[Row]) -> dict[str, str | int]:
+        """The columns, by name, that hold nothing but 0 and 1, if there are several: one for each label that may apply,
+        as the Jigsaw data sets have them."""
+
+        found = {
+            name: column
+            for name, column in self.by_name.items()
+            if not self.unnamed and all(flag(_value(row, column)) is not None for row in rows)
+        }
+        return found if len(found) > 1 else {}
+
+    def of_split(self, rows: list[Row], split: str | None, chosen: Collection[Any]) -> list[Row]:
+        """The rows of the split that is wanted, where a column says of each which it belongs to, and there are several.
+
+        Raises:
+          UserError: no row belongs to the wanted one.
+        """
+        lowered = {name.lower(): column for name, column in self.by_name.items()}
+        column = next((lowered[name] for name in _SPLIT_NAMES if name in lowered), None)
+        if split is None or column is None or column in chosen:
+            return rows
+        belongs = [_KINDS_OF_SPLIT.get(str(_value(row, column)).strip().lower()) for row in rows]
+        kinds = sorted({kind or "" for kind in belongs})
+        if "" in kinds or len(kinds) < 2:
+            return rows
+        kept = [row for row, kind in zip(rows, belongs, strict=True) if kind == split]
+        if not kept:
+            raise UserError(f"{self.source}: its column {column} has no rows of {split}; it has {', '.join(kinds)}")
+        log.info("%s: %d of %d rows are those of %s, by column %s", self.source, len(kept), len(rows), split, column)
+        return kept
+
+    def refuse_ids(self, settings: DataSettings, **texts: Sequence[str] | None) -> None:
+        """Stops where all texts of a column that nobody chose are numbers, by the setting that would choose it."""
+        for setting, values in texts.items():
+            guessed = len(self.columns) > 1 and getattr(settings, setting) is None
+            if guessed and values and len(values) > 1 and all(text.isascii() and text.isdigit() for text in values):
+                raise UserError(
+                    f"{self.source}: every {'text' if setting == 'text' else 'second text'} is a whole number, such as "
+                    f"{values[0]}; these look like ids. {self.offer(setting)}"
+                )
+
+    def say(self, chosen: dict[str, str | int | None]) -> None:
+        """Says which columns serve what, where others do not."""
+        names = {column: name for name, column in self.by_name.items()}
+        if unused := [str(names.get(column, column)) for column in self.columns if column not in chosen.values()]:
+            used = [f"{what} {names.get(column, column)}" for what, column in chosen.items() if column is not None]
+            log.info("%s: columns: %s; not used: %s", self.source, ", ".join(used), ", ".join(unused))
+
+    def offer(self, setting: str) -> str:
+        if len(self.columns) == 1 and setting != "text":
+            return (
+                "There is but one column. Columns have tabs between them in txt and tsv files, and in csv files "
+                "commas, semicolons or tabs"
+            )
+        names = ", ".join(self.by_name)
+        return f"Columns: {names} - choose with --data.{setting} NAME (or a position from 0)"
