@@ -89,7 +89,7 @@ class DataSettings:
     """Column of the text, by name or position (0, 1, ...). Unset: found by its name, or the only possible one."""
     text_pair: str | None = None
     """Column of the second text of a pair, where there is one."""
-    pairs: bool = False
+    pairs: bool = _apply(False)
     """Whether rows have to have a second text; then a file without a column of it is an error."""
     negative: str | None = None
     """Column of a text that does not fit the first one, where there is one (task embedding)."""

@@ -12,8 +12,8 @@ from jaxlm.errors import NoSuchColumn, UserError
 log = logging.getLogger("jaxlm")
 
 TEXT_NAMES = ("text", "sentence", "text_a", "sentence1", "question1", "premise", "question", "review", "content",
-               "document", "passage", "utterance", "query", "tweet", "comment", "comment_text", "message", "title",
-              "sentence_a", "#1 string")  # fmt: skip
+               "document", "passage", "utterance", "query", "tweet", "comment", "comment_text", "message", "sentence_a",
+              "#1 string", "body", "abstract", "article", "description", "selftext", "title")  # fmt: skip
 _PAIR_NAMES = ("text_pair", "text_b", "sentence2", "question2", "hypothesis", "hypo", "sentence_b", "#2 string")
 LABEL_NAMES = ("label", "labels", "score", "similarity", "class", "category", "target", "intent", "sentiment", "topic",
                 "polarity", "stars", "relevance", "quality", "gold_label", "is_duplicate")  # fmt: skip

@@ -16,6 +16,7 @@ from jaxlm.errors import NoSuchColumn, UserError
 
 log = logging.getLogger("jaxlm")
 
+_DOCUMENT_MARKS = ("-DOCSTART-", "#begin document", "#end document", "###MEDLINE:")  # CoNLL-2003, -2012, JNLPBA
 _HEAD = 500  # lines by which a file's columns are told apart
 
 
@@ -152,7 +153,7 @@ def tag_columns(path: Path, known: Collection[str] = ()) -> list[int]:
 
 
 def _is_break(line: str) -> bool:
-    return not line.strip() or line.lstrip().startswith("-DOCSTART-")
+    return not line.strip() or line.lstrip().startswith(_DOCUMENT_MARKS)
 
 
 def _cells(line: str) -> list[str]:

@@ -11,6 +11,7 @@ dirt, and what is counted:
 import glob
 import itertools
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -24,12 +25,15 @@ from jaxlm.data.header import looks_like_header
 from jaxlm.data.schemes import is_scheme, scheme_rows
 from jaxlm.errors import UserError
 
+log = logging.getLogger("jaxlm")
+
 _BLOCK = 1 << 20  # bytes read at once
 PIECE_BYTES = 1 << 20
 _HEAD = 1000  # rows by which names of columns are known
 SECTION_CHARACTERS = 1 << 16
 _SEPARATORS = {"blank_lines": re.compile(rb"\n[ \t\r\f\v]*\n"), "line": re.compile(rb"\n"), "file": None}
 _CONTROL = bytes(set(range(32)) - {9, 10, 13}) + b"\x7f"
+_MANY_LINES = 1000  # of one document: more than a blank line usually is away
 _MARK = b"\xef\xbb\xbf"
 
 
@@ -177,8 +181,10 @@ def _txt(path: Path, number: int, mode: str) -> Iterator[Piece]:
                 document, piece = document + 1, 0
             buffer, start = buffer[end:], start + end
 
+    lines = 0
     for block in _blocks(path):
         buffer += block
+        lines += block.count(b"\n")
         if separator is not None:
             # Documents are sliced out of one block's text; cutting the buffer for each would copy it each time.
             text, offset, begin = buffer, start, 0
@@ -189,6 +195,11 @@ def _txt(path: Path, number: int, mode: str) -> Iterator[Piece]:
             buffer, start = text[begin:], offset + begin
         yield from ready(len(buffer), whole=False)
     yield from ready(len(buffer), whole=True)
+    if mode == "blank_lines" and document == 1 and lines > _MANY_LINES:
+        log.warning(
+            "%s: no blank line parts its %d lines: all are one document (--data.documents line: each is one)",
+            path, lines,
+        )  # fmt: skip
 
 
 def _cut(buffer: bytes) -> int:

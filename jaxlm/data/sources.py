@@ -21,6 +21,7 @@ from jaxlm.errors import UserError
 
 log = logging.getLogger("jaxlm")
 
+_ENCODING = " (in another encoding all of it has to be written anew: iconv -f LATIN1 -t UTF-8 FILE > NEW)"
 _SAMPLE = 1000  # rows by which columns are told apart
 
 
@@ -204,7 +205,7 @@ def rows_of_a_table(source: str, rows: Iterable[Row], settings: DataSettings, pr
     for row in rows:
         columns = len(row.values) if isinstance(row.values, list) else None
         if row.problem:
-            problems.report(row, row.problem)
+            problems.report(row, row.problem, _ENCODING if row.problem == "not UTF-8" else "")
         elif columns is None:
             good.append(row)
         elif columns == (width := width or columns) or (by_position and columns >= needed):
@@ -246,7 +247,10 @@ def _table(
     columns = Columns(source, names, header, settings)
     text = columns.find("text", settings.text, usual.text)
     pair = columns.find("text_pair", settings.text_pair, usual.text_pair)
-    label = columns.find("label", settings.label, usual.label) if labelled else None
+    label_names = usual.label
+    if label_kind == "class":  # where there is another name, a score is none
+        label_names = sorted(label_names, key=lambda name: name in ("score", "similarity"))
+    label = columns.find("label", settings.label, label_names) if labelled else None
     unnamed = not named and (header is None or strange_names)
     in_order = usual.by_position and unnamed and (width == 3 or (width == 2 and not labelled))
     if in_order and (text, pair, label) == (None, None, None):

@@ -75,6 +75,20 @@ def test_bad_bytes_stop_with_file_and_line_where_the_setting_says_so(tmp_path: P
         texts(path, bad_rows="error")
 
 
+def test_a_file_without_blank_lines_is_said_to_be_one_document(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "books.txt"
+    for lines, said in ((1001, True), (1000, False)):
+        path.write_text("a line\n" * lines)
+        caplog.clear()
+        assert len(list(corpus.pieces(str(path), 0, DataSettings()))) == 1
+        assert ("no blank line parts its 1001 lines: all are one document" in caplog.text) == said
+    path.write_text("a line\n" * 1001 + "\nanother\n")
+    assert len(list(corpus.pieces(str(path), 0, DataSettings()))) == 2
+    assert not caplog.text
+
+
 def test_jsonl_gives_a_document_a_line(tmp_path: Path) -> None:
     lines = [json.dumps({"id": n, "text": text}) for n, text in enumerate(["one\n\ntwo", "", "three"])]
     path = write(tmp_path / "a.jsonl.gz", "\n".join([*lines, "no json", "[1]", ""]).encode())

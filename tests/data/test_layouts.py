@@ -505,3 +505,17 @@ def test_one_column_is_not_offered_for_choice(tmp_path: Path) -> None:
     path = write(tmp_path / "emotion.txt", "i feel low;sadness\ni am great;joy\n")
     with pytest.raises(UserError, match=r"which column is the label\? There is but one column\. Columns have tabs"):
         read("classification", path)
+
+
+def test_a_score_is_no_class_where_another_column_has_one(tmp_path: Path) -> None:
+    row = {"title": "a title", "body": "a text", "score": 17, "sentiment": "joy"}
+    path = write(tmp_path / "reddit.jsonl", json.dumps(row) + "\n" + json.dumps(row | {"sentiment": "fear"}))
+    assert shown(read("classification", path)) == [("a text", "joy"), ("a text", "fear")]
+    assert read("regression", path).labels == [17.0, 17.0]
+
+
+def test_a_file_in_another_encoding_is_told_how_to_be_written_anew(tmp_path: Path) -> None:
+    path = tmp_path / "spam.csv"
+    path.write_bytes("text,label\na,ham\nprix : 5 £,spam\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"line 3: not UTF-8 \(.*iconv -f LATIN1 -t UTF-8 FILE > NEW\)"):
+        read("classification", path)

@@ -62,6 +62,8 @@ def assert_offsets_are_exact(table: WordTable) -> None:
         ("a.txt", SPACED),
         ("tabs.tsv", SPACED.replace(" ", "\t")),
         ("several_spaces.bio", SPACED.replace(" ", "  ")),
+        ("a.gold_conll", "#begin document (a/b); part 000\n" + SPACED + "\n#end document\n"),
+        ("genia.iob2", "###MEDLINE:95369245\n\n" + SPACED),
         ("eng.train", "-DOCSTART- -X- O\n\n" + IOB1 + "\n-DOCSTART- -X- O\n\n\n"),
         ("eng.train.xz", IOB1),
         ("crlf.iob", SPACED.replace("\n", "\r\n")),
