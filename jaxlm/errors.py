@@ -5,6 +5,10 @@ class UserError(Exception):
     """Wrong input: the message says what, where, and what would be right. The command line exits with code 2."""
 
 
+class WhichColumn(UserError):
+    """Which column serves what has to be told."""
+
+
 class NoSuchColumn(UserError):
     """A column that was asked for is not there."""
 

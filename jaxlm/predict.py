@@ -15,7 +15,7 @@ from jaxlm.data.loader import Examples, make_batches
 from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.embed import text_length
-from jaxlm.errors import NoSuchColumn, UserError
+from jaxlm.errors import NoSuchColumn, UserError, WhichColumn
 from jaxlm.models import BertConfig, hub
 from jaxlm.parallel import distributed
 from jaxlm.parallel.mesh import compute_dtype, row_shards, row_slice, tokens_at_once
@@ -74,17 +74,24 @@ class Predictor:
 
     def read(self, spec: str, settings: DataSettings, *, labelled: bool = True) -> Table:
         """Reads data for `predict` or, `labelled`, for `evaluate`; where `settings` choose no columns, those that were
-        chosen for the training serve, if they are there."""
+        chosen for the training serve, if they are there: by name, and by position where nothing else tells them."""
         chosen = self.config.facts.get("columns", {})
         told = {name: column for name, column in chosen.items() if getattr(settings, name) is None}
+        named = {name: column for name, column in told.items() if name in ("words", "tags") or not column.isdigit()}
 
-        def read(settings: DataSettings) -> Table:
-            return self.task.read(spec, "test", settings, labelled=labelled, known_labels=self.labels)
+        def read(told: dict[str, Any]) -> Table:
+            chosen = dataclasses.replace(settings, **told)
+            return self.task.read(spec, "test", chosen, labelled=labelled, known_labels=self.labels)
 
-        if told:
+        if named:
+            with contextlib.suppress(NoSuchColumn, WhichColumn):
+                return read(named)
+        try:
+            return read({})
+        except WhichColumn:
             with contextlib.suppress(NoSuchColumn):
-                return read(dataclasses.replace(settings, **told))
-        return read(settings)
+                return read(told)
+            raise
 
     def _check_pairs(self, table: Table) -> None:
         if self.config.facts.get("pairs") and table.pairs is None:

@@ -137,6 +137,38 @@ def test_columns_that_training_was_told_need_not_be_told_again(
     assert predicted != said("predict", "--input", str(table), "--data.text", "text")
 
 
+def test_positions_serve_again_where_nothing_else_tells_columns_apart(
+    tiny_model: Path, sentences: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """CoLA's files have four columns without names."""
+    rows = [line.split("\t") for line in sentences["test"].read_text().splitlines()]
+    table = tmp_path / "cola.tsv"
+    table.write_text("".join(f"gj04\t{mood}\t*\t{text}\n" for text, mood in rows))
+    run = [
+        "train", "configs/sst2.py", "--model.init", str(tiny_model), "--data.train", str(table), "--data.dev", "None",
+        "--data.max_length", "32", "--train.steps", "1", "--data.text", "3", "--data.label", "1",
+        "--workdir", str(tmp_path / "run"),
+    ]  # fmt: skip
+    assert cli.main(run) == 0
+    model, output = str(tmp_path / "run" / "model"), tmp_path / "output"
+
+    def said(verb: str, *flags: str) -> str:
+        assert cli.main([verb, model, *flags, "--output", str(output)]) == 0
+        return output.read_text()
+
+    expected = said("evaluate", "--data.test", str(table), "--data.text", "3", "--data.label", "1")
+    assert said("evaluate", "--data.test", str(table)) == expected
+    assert said("evaluate", "--data.test", str(sentences["test"])) == expected  # text and label, told by the labels
+    predicted = said("predict", "--input", str(table))
+    texts = tmp_path / "texts.txt"
+    texts.write_text("".join(f"{text}\n" for text, _ in rows))
+    assert said("predict", "--input", str(texts)) == predicted
+    (tmp_path / "narrow.tsv").write_text("a\tb\tc\n")
+    capsys.readouterr()
+    assert cli.main(["predict", model, "--input", str(tmp_path / "narrow.tsv")]) == 2
+    assert "which column is the text? Columns: 0, 1, 2" in capsys.readouterr().err
+
+
 def test_a_presets_test_set_is_not_that_of_own_training_data() -> None:
     def change(config: Config, **data: Any) -> Config:
         return dataclasses.replace(config, data=dataclasses.replace(config.data, **data))

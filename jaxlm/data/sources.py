@@ -17,7 +17,7 @@ from jaxlm.data.files import Row
 from jaxlm.data.header import looks_like_header
 from jaxlm.data.labels import LabelKind, read_label, withheld
 from jaxlm.data.schemes import SCHEMES, SPLITS, ClassNames, is_scheme
-from jaxlm.errors import UserError
+from jaxlm.errors import UserError, WhichColumn
 
 log = logging.getLogger("jaxlm")
 
@@ -262,14 +262,14 @@ def _table(
     if label_kind == "set" and label is None:
         flags = columns.flags(good)
     if labelled and label is None and not flags:
-        raise UserError(f"{source}: which column is the label? {columns.offer('label')}")
+        raise WhichColumn(f"{source}: which column is the label? {columns.offer('label')}")
     if text is None:
         rest = [name for name in names if name not in (label, pair, *flags.values())]
         if len(rest) != 1:
-            raise UserError(f"{source}: which column is the text? {columns.offer('text')}")
+            raise WhichColumn(f"{source}: which column is the text? {columns.offer('text')}")
         text = rest[0]
     if settings.pairs and pair is None:
-        raise UserError(f"{source}: which column is the second text? {columns.offer('text_pair')}")
+        raise WhichColumn(f"{source}: which column is the second text? {columns.offer('text_pair')}")
     columns.say({"text": text, "second text": pair, "label": label, **{f"label {name}": flags[name] for name in flags}})
     if labelled:
         good = columns.of_split(good, split, chosen=(text, pair, label))

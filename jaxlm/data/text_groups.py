@@ -14,7 +14,7 @@ from jaxlm.data.header import is_number, looks_like_header
 from jaxlm.data.labels import label_name
 from jaxlm.data.schemes import SPLITS, is_scheme, scheme_rows
 from jaxlm.data.sources import Problems, Table, keys_of, rows_of_a_table
-from jaxlm.errors import UserError
+from jaxlm.errors import UserError, WhichColumn
 
 log = logging.getLogger("jaxlm")
 
@@ -57,9 +57,9 @@ def read_groups(spec: str, split: str, settings: DataSettings, *, labelled: bool
     if first is None and second is None and len(columns.columns) == 1:
         first = columns.columns[0]
     if first is None:
-        raise UserError(f"{spec}: which column is the first text? {columns.offer('text')}")
+        raise WhichColumn(f"{spec}: which column is the first text? {columns.offer('text')}")
     if second is None and (labelled or negative is not None):
-        raise UserError(f"{spec}: which column is the second text? {columns.offer('text_pair')}")
+        raise WhichColumn(f"{spec}: which column is the second text? {columns.offer('text_pair')}")
     if len(chosen := [column for column in (first, second, negative, score) if column is not None]) > len(set(chosen)):
         raise UserError(f"{spec}: a column is chosen twice. {columns.offer('text')}")
     columns.say({"text": first, "second text": second, "negative": negative, "score": score})

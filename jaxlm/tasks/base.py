@@ -170,11 +170,7 @@ class Task(abc.ABC):
     def save(self, directory: Path, config: BertConfig, params: Any) -> None:
         """Writes config and weights of a trained model; `facts` go with them. To be called by every process."""
         chosen = {name: getattr(self.stage.data, name) for name in _COLUMNS}
-        columns = {
-            name: column
-            for name, column in chosen.items()
-            if column and (name in ("words", "tags") or not column.lstrip("-").isdigit())  # CoNLL's have no other names
-        }
+        columns = {name: column for name, column in chosen.items() if column}
         facts = {"task": self.name, "pairs": self.pairs, "columns": columns}
         facts = {name: fact for name, fact in facts.items() if fact} | self.facts()
         config = dataclasses.replace(config, facts=facts, score_activation=self.score_activation)
