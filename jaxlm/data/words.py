@@ -66,6 +66,8 @@ def word_table(source: str, sentences: Iterable[Sentence], bad_rows: str, *, tag
     problems = Problems(source, bad_rows)
     table = WordTable(source, [], None, [] if intents else None, [], skipped=problems.counts, tags=[] if tags else None)
     sentences = list(sentences)
+    if tags:
+        sentences = _with_types(sentences)
     flat = tags and not intents and not any(is_tag(tag) for sentence in sentences for tag in sentence.tags or ())
     for sentence in sentences:
         if sentence.problem is not None:
@@ -108,6 +110,19 @@ def word_table(source: str, sentences: Iterable[Sentence], bad_rows: str, *, tag
         return dataclasses.replace(table, flat=True, remarks=(f"{kinds} tags without B- and I-, taken as they are",))
     in_iob2, remark = as_iob2(source, table.places, table.tags)
     return dataclasses.replace(table, tags=in_iob2, remarks=(remark,))
+
+
+def _with_types(sentences: list[Sentence]) -> list[Sentence]:
+    """The sentences; B and I beside O are of one type, as in corpora of diseases or genes, which gets a name."""
+    every = {tag for sentence in sentences for tag in sentence.tags or ()}
+    if not {"B", "O"} <= every <= {"B", "I", "O"}:
+        return sentences
+    return [
+        sentence._replace(
+            tags=[tag if tag == "O" else f"{tag}-ENTITY" for tag in sentence.tags or ()] or None, stray=None
+        )
+        for sentence in sentences
+    ]
 
 
 def raw_texts(texts: Sequence[str | bytes]) -> Iterator[Sentence]:

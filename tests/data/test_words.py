@@ -80,6 +80,13 @@ def test_every_format_gives_the_same_sentences(tmp_path: Path, name: str, conten
     assert_offsets_are_exact(table)
 
 
+def test_tags_of_one_type_that_has_no_name_get_one(tmp_path: Path) -> None:
+    table = read(write(tmp_path / "NCBI.tsv", "a\tO\nbreast\tB\ncancer\tI\n\nfine\tO\n"))
+    assert table.tags == [["O", "B-ENTITY", "I-ENTITY"], ["O"]]
+    segmented = read(write(tmp_path / "cut.txt", "ab B\ncd E\nef S\n\ngh S\n"))
+    assert (segmented.flat, segmented.tags) == (True, [["B", "E", "S"], ["S"]])
+
+
 def test_a_directory_of_seq_in_seq_out_and_label_serves_both_tasks(tmp_path: Path) -> None:
     folder = write_directory(tmp_path / "valid")
     table = read(folder, intents=True)
