@@ -16,18 +16,25 @@ from jaxlm.models import BertConfig
 from jaxlm.tasks.base import Metrics
 from jaxlm.tasks.sequence import SequenceTask, listing
 
+_MANY = 10  # rows, of which some have the same label
+
 
 def label_names(table: Table, out_of_scope: str | None = None) -> list[str]:
     """The classes of a training table in the order of their numbers: as the source states, else sorted.
 
     Raises:
-      UserError: there are fewer than two.
+      UserError: there are fewer than two, or as many as rows.
     """
     found = set(table.labels or []) - {out_of_scope}
     names = table.label_names or in_order(found)
     if len(found) < 2:
         only = f"only {next(iter(found))!r}" if found else "none"
         raise UserError(f"{table.source}: classification needs at least two labels; there is {only}")
+    if len(found) == len(table) >= _MANY:
+        raise UserError(
+            f"{table.source}: each of {len(table)} rows has a label of its own, such as {min(found)!r}; is that the "
+            "label? Choose its column with --data.label"
+        )
     return [name for name in names if name != out_of_scope]
 
 

@@ -234,6 +234,7 @@ def test_a_threshold_between_none_and_all_is_weighed_by_accuracy(tokenizer: Text
         (MultiLabel, [("a",), ()], "only 'a'"),
         (MultiLabel, [(), ()], "there is none"),
         (Classification, ["a", "a"], "only 'a'"),
+        (Classification, list("abcdefghij"), "each of 10 rows has a label of its own, such as 'a'"),
     ],
 )
 def test_labels_that_cannot_be_learnt_are_refused(
