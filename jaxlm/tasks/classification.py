@@ -23,18 +23,13 @@ def label_names(table: Table, out_of_scope: str | None = None) -> list[str]:
     """The classes of a training table in the order of their numbers: as the source states, else sorted.
 
     Raises:
-      UserError: there are fewer than two, or as many as rows.
+      UserError: there are fewer than two.
     """
     found = set(table.labels or []) - {out_of_scope}
     names = table.label_names or in_order(found)
     if len(found) < 2:
         only = f"only {next(iter(found))!r}" if found else "none"
         raise UserError(f"{table.source}: classification needs at least two labels; there is {only}")
-    if len(found) == len(table) >= _MANY:
-        raise UserError(
-            f"{table.source}: each of {len(table)} rows has a label of its own, such as {min(found)!r}; is that the "
-            "label? Choose its column with --data.label"
-        )
     return [name for name in names if name != out_of_scope]
 
 
@@ -84,7 +79,13 @@ class Classification(SequenceTask):
     @classmethod
     def for_training(cls, stage: Stage, tokenizer: TextTokenizer, train: Table, shape: BertConfig) -> Self:
         out_of_scope = stage.labels.out_of_scope
-        task = cls(stage, tokenizer, model_labels(shape, label_names(train, out_of_scope)), out_of_scope)
+        names = label_names(train, out_of_scope)
+        if len(train.known_labels) == len(train) >= _MANY and stage.data.label is None:
+            raise UserError(
+                f"{train.source}: each of {len(train)} rows has a label of its own, such as {names[0]!r}; if that is "
+                "the label, choose its column with --data.label"
+            )
+        task = cls(stage, tokenizer, model_labels(shape, names), out_of_scope)
         task._awaits_dev = out_of_scope is not None
         return task
 
