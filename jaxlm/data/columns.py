@@ -83,9 +83,8 @@ class Columns:
         Raises:
           UserError: no row belongs to the wanted one.
         """
-        lowered = {name.lower(): column for name, column in self.by_name.items()}
-        column = next((lowered[name] for name in _SPLIT_NAMES if name in lowered), None)
-        if split is None or column is None or column in chosen:
+        name = next((name for name in self.by_name if name.lower() in _SPLIT_NAMES), None)
+        if split is None or name is None or (column := self.by_name[name]) in chosen:
             return rows
         belongs = [_KINDS_OF_SPLIT.get(str(_value(row, column)).strip().lower()) for row in rows]
         kinds = sorted({kind or "" for kind in belongs})
@@ -93,8 +92,8 @@ class Columns:
             return rows
         kept = [row for row, kind in zip(rows, belongs, strict=True) if kind == split]
         if not kept:
-            raise UserError(f"{self.source}: its column {column} has no rows of {split}; it has {', '.join(kinds)}")
-        log.info("%s: %d of %d rows are those of %s, by column %s", self.source, len(kept), len(rows), split, column)
+            raise UserError(f"{self.source}: its column {name} has no rows of {split}; it has {', '.join(kinds)}")
+        log.info("%s: %d of %d rows are those of %s, by column %s", self.source, len(kept), len(rows), split, name)
         return kept
 
     def refuse_ids(self, settings: DataSettings, **texts: Sequence[str] | None) -> None:
@@ -102,9 +101,10 @@ class Columns:
         for setting, values in texts.items():
             guessed = len(self.columns) > 1 and getattr(settings, setting) is None
             if guessed and values and len(values) > 1 and all(text.isascii() and text.isdigit() for text in values):
+                what = {"text": "text", "text_pair": "second text"}.get(setting, setting)
                 raise UserError(
-                    f"{self.source}: every {'text' if setting == 'text' else 'second text'} is a whole number, such as "
-                    f"{values[0]}; these look like ids. {self.offer(setting)}"
+                    f"{self.source}: every {what} is a whole number, such as {values[0]}; these look like ids. "
+                    f"{self.offer(setting)}"
                 )
 
     def say(self, chosen: dict[str, str | int | None]) -> None:

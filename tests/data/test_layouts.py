@@ -458,7 +458,7 @@ def test_rows_that_say_which_split_they_belong_to_are_read_by_it(
             table = TASKS[task].read(str(path), split, DataSettings())
             assert table.texts == [text for of, text, *_ in SPLIT if of == split]
             assert len(table) == count
-    assert "2 of 4 rows are those of train, by column" in caplog.text
+    assert "2 of 4 rows are those of train, by column split" in caplog.text
     assert len(TASKS[task].read(str(path), "test", DataSettings(), labelled=False)) == 4  # to predict, all
     no_dev = write(path, "\n".join(line for line in lines if not line.startswith("dev")))
     with pytest.raises(UserError, match="has no rows of dev; it has test, train"):
