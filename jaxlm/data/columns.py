@@ -40,7 +40,7 @@ def flag(value: Any) -> bool | None:
     return value if isinstance(value, bool) else {"0": False, "1": True}.get(str(value).strip())
 
 
-def _value(row: Row, column: Any) -> Any:
+def value_of(row: Row, column: Any) -> Any:
     """A row's value; None where it has none."""
     if isinstance(row.values, dict):
         return row.values.get(column)
@@ -73,9 +73,17 @@ class Columns:
         found = {
             name: column
             for name, column in self.by_name.items()
-            if not self.unnamed and all(flag(_value(row, column)) is not None for row in rows)
+            if not self.unnamed and all(flag(value_of(row, column)) is not None for row in rows)
         }
         return found if len(found) > 1 else {}
+
+    def refuse_flag(self, column: Any, rows: Sequence[Row]) -> None:
+        """Stops where a column that should name labels says yes or no."""
+        if all(flag(value_of(row, column)) is not None for row in rows):
+            raise UserError(
+                f"{self.source}: column {column} holds nothing but 0 and 1. Where each label has a column of its own, "
+                "leave out --data.label; labels that are called so come as lists"
+            )
 
     def of_split(self, rows: list[Row], split: str | None, chosen: Collection[Any]) -> list[Row]:
         """The rows of the split that is wanted, where a column says of each which it belongs to, and there are several.
@@ -86,7 +94,7 @@ class Columns:
         name = next((name for name in self.by_name if name.lower() in _SPLIT_NAMES), None)
         if split is None or name is None or (column := self.by_name[name]) in chosen:
             return rows
-        belongs = [_KINDS_OF_SPLIT.get(str(_value(row, column)).strip().lower()) for row in rows]
+        belongs = [_KINDS_OF_SPLIT.get(str(value_of(row, column)).strip().lower()) for row in rows]
         kinds = sorted({kind or "" for kind in belongs})
         if "" in kinds or len(kinds) < 2:
             return rows

@@ -261,6 +261,8 @@ def _table(
     flags: dict[str, Any] = {}
     if label_kind == "set" and label is None:
         flags = columns.flags(good)
+    if label_kind == "set" and label is not None and not known_labels:
+        columns.refuse_flag(label, good)
     if labelled and label is None and not flags:
         raise WhichColumn(f"{source}: which column is the label? {columns.offer('label')}")
     if text is None:

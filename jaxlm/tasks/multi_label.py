@@ -41,11 +41,6 @@ class MultiLabel(SequenceTask):
         if len(found) < 2:
             only = f"only {next(iter(found))!r}" if found else "none"
             raise UserError(f"{train.source}: multi_label needs at least two labels; there is {only}")
-        if found <= {"0", "1"} and all(len(names) == 1 for names in train.labels or []):
-            raise UserError(
-                f"{train.source}: the label of every row is 0 or 1. Where each label has a column of its own, "
-                "leave out --data.label: columns of 0 and 1 are found"
-            )
         return cls(stage, tokenizer, model_labels(shape, train.label_names or in_order(found)))
 
     @classmethod

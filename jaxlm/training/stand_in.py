@@ -60,7 +60,7 @@ def stand_in(config: Config, folder: Path, *, data_is_given: bool, tokens: int |
     batch_size = min(train.batch_size, MOST_EXAMPLES)
     scale = train.batch_size / batch_size
     columns: dict[str, Any] = dict.fromkeys(("text", "text_pair", "negative", "label", "words", "tags"))
-    data = dataclasses.replace(data, **columns, header="auto", validation=0.0, documents="blank_lines")
+    data = dataclasses.replace(data, **columns, pairs=False, header="auto", validation=0.0, documents="blank_lines")
     train = dataclasses.replace(train, batch_size=batch_size)
     tokenizer = TextTokenizer.load(Path(model.init or str(data.tokenizer)))
     length = data.max_length if tokens is None else min(tokens, data.max_length)

@@ -11,12 +11,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from jaxlm.config import Config, DataSettings
+from jaxlm.config import DataSettings
 from jaxlm.data.files import read_rows
 from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
-from jaxlm.models import BertConfig
 from jaxlm.tasks import TASKS
 
 
@@ -475,9 +474,10 @@ def test_columns_of_0_and_1_are_labels_by_their_names(tmp_path: Path) -> None:
     table = read("multi_label", path)
     assert table.labels == [("toxic", "insult"), (), ("threat",)]
     assert table.label_names == ["toxic", "insult", "threat"]
-    one = read("multi_label", path, label="toxic")
-    with pytest.raises(UserError, match=r"0 or 1\. Where each label has a column of its own, leave out --data\.label"):
-        TASKS["multi_label"].for_training(Config(), None, one, BertConfig())  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"0 and 1\. Where each label has a column of its own, leave out --data\.label"):
+        read("multi_label", path, label="toxic")
+    lists = write(tmp_path / "lists.jsonl", '{"text": "a", "labels": [0]}\n{"text": "b", "labels": ["1"]}\n')
+    assert read("multi_label", lists).labels == [("0",), ("1",)]
     lines = [{"text": "a", "joy": 1, "fear": False}, {"text": "b", "joy": 0, "fear": False}]
     found = read("multi_label", write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, lines))))
     assert found.labels == [("joy",), ()]
