@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,22 @@ def test_a_model_of_pairs_judges_no_single_texts(
     assert cli.main(["predict", str(model), "--text", "a", "--text_pair", "b"]) == 0
 
 
+def trained_on(table: Path, text: str, label: str, init: Path, folder: Path) -> Callable[..., str]:
+    """Trains a model into `folder` in one step; returns what calls a verb with it and gives its output."""
+    run = [
+        "train", "configs/sst2.py", "--model.init", str(init), "--data.train", str(table), "--data.dev", "None",
+        "--data.max_length", "32", "--train.steps", "1", "--data.text", text, "--data.label", label,
+        "--workdir", str(folder / "run"),
+    ]  # fmt: skip
+    assert cli.main(run) == 0
+
+    def said(verb: str, *flags: str) -> str:
+        assert cli.main([verb, str(folder / "run" / "model"), *flags, "--output", str(folder / "output")]) == 0
+        return (folder / "output").read_text()
+
+    return said
+
+
 def test_columns_that_training_was_told_need_not_be_told_again(
     tiny_model: Path, sentences: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -113,20 +130,9 @@ def test_columns_that_training_was_told_need_not_be_told_again(
     table = tmp_path / "table.csv"
     lines = [",".join(names), *(f"no. {number},{text},x,{mood}" for number, (text, mood) in enumerate(rows))]
     table.write_text("\n".join(lines))
-    run = [
-        "train", "configs/sst2.py", "--model.init", str(tiny_model), "--data.train", str(table), "--data.dev", "None",
-        "--data.max_length", "32", "--train.steps", "1", "--data.text", "body", "--data.label", "mood",
-        "--workdir", str(tmp_path / "run"),
-    ]  # fmt: skip
-    assert cli.main(run) == 0
-    model, output = str(tmp_path / "run" / "model"), tmp_path / "output"
+    said = trained_on(table, "body", "mood", tiny_model, tmp_path)
     facts = json.loads((tmp_path / "run" / "model" / "config.json").read_text())["jaxlm"]
     assert facts["columns"] == {"text": "body", "label": "mood"}
-
-    def said(verb: str, *flags: str) -> str:
-        assert cli.main([verb, model, *flags, "--output", str(output)]) == 0
-        return output.read_text()
-
     texts = tmp_path / "texts.txt"
     texts.write_text("".join(f"{text}\n" for text, _ in rows))
     evaluated = said("evaluate", "--data.test", str(table))
@@ -144,18 +150,7 @@ def test_positions_serve_again_where_nothing_else_tells_columns_apart(
     rows = [line.split("\t") for line in sentences["test"].read_text().splitlines()]
     table = tmp_path / "cola.tsv"
     table.write_text("".join(f"gj04\t{mood}\t*\t{text}\n" for text, mood in rows))
-    run = [
-        "train", "configs/sst2.py", "--model.init", str(tiny_model), "--data.train", str(table), "--data.dev", "None",
-        "--data.max_length", "32", "--train.steps", "1", "--data.text", "3", "--data.label", "1",
-        "--workdir", str(tmp_path / "run"),
-    ]  # fmt: skip
-    assert cli.main(run) == 0
-    model, output = str(tmp_path / "run" / "model"), tmp_path / "output"
-
-    def said(verb: str, *flags: str) -> str:
-        assert cli.main([verb, model, *flags, "--output", str(output)]) == 0
-        return output.read_text()
-
+    said = trained_on(table, "3", "1", tiny_model, tmp_path)
     expected = said("evaluate", "--data.test", str(table), "--data.text", "3", "--data.label", "1")
     assert said("evaluate", "--data.test", str(table)) == expected
     assert said("evaluate", "--data.test", str(sentences["test"])) == expected  # text and label, told by the labels
@@ -165,7 +160,7 @@ def test_positions_serve_again_where_nothing_else_tells_columns_apart(
     assert said("predict", "--input", str(texts)) == predicted
     (tmp_path / "narrow.tsv").write_text("a\tb\tc\n")
     capsys.readouterr()
-    assert cli.main(["predict", model, "--input", str(tmp_path / "narrow.tsv")]) == 2
+    assert cli.main(["predict", str(tmp_path / "run" / "model"), "--input", str(tmp_path / "narrow.tsv")]) == 2
     assert "which column is the text? Columns: 0, 1, 2" in capsys.readouterr().err
 
 

@@ -17,8 +17,6 @@ TEXT_NAMES = ("text", "sentence", "text_a", "sentence1", "question1", "premise",
 _PAIR_NAMES = ("text_pair", "text_b", "sentence2", "question2", "hypothesis", "hypo", "sentence_b", "#2 string")
 LABEL_NAMES = ("label", "labels", "score", "similarity", "class", "category", "target", "intent", "sentiment", "topic",
                 "polarity", "stars", "relevance", "quality", "gold_label", "is_duplicate")  # fmt: skip
-
-
 _SPLIT_NAMES = ("split", "partition")  # of a column that says which split a row belongs to
 _KINDS_OF_SPLIT = {name: split for split, names in SPLITS.items() for name in names}
 
@@ -50,7 +48,7 @@ def value_of(row: Row, column: Any) -> Any:
 class Columns:
     """Finds a column by a setting (name or position) or by the names that data sets commonly give it."""
 
-    def __init__(self, source: str, names: list[str | int], header: list[str] | None, settings: DataSettings):
+    def __init__(self, source: str, names: list[str | int], header: list[str] | None):
         self.source = source
         self.by_name = {str(name): column for name, column in zip(header or names, names, strict=True)}
         self.columns = names
@@ -69,7 +67,6 @@ class Columns:
     def flags(self, rows: Sequence[Row]) -> dict[str, str | int]:
         """The columns, by name, that hold nothing but 0 and 1, if there are several: one for each label that may apply,
         as the Jigsaw data sets have them."""
-
         found = {
             name: column
             for name, column in self.by_name.items()
@@ -80,8 +77,9 @@ class Columns:
     def refuse_flag(self, column: Any, rows: Sequence[Row]) -> None:
         """Stops where a column that should name labels says yes or no."""
         if all(flag(value_of(row, column)) is not None for row in rows):
+            name = next(name for name, of in self.by_name.items() if of == column)
             raise UserError(
-                f"{self.source}: column {column} holds nothing but 0 and 1. Where each label has a column of its own, "
+                f"{self.source}: column {name} holds nothing but 0 and 1. Where each label has a column of its own, "
                 "leave out --data.label; labels that are called so come as lists"
             )
 

@@ -244,7 +244,7 @@ def _table(
         header = [str(value).strip() for value in good.pop(0).values]
         if not good:
             raise UserError(f"{source}: a header line and no rows")
-    columns = Columns(source, names, header, settings)
+    columns = Columns(source, names, header)
     text = columns.find("text", settings.text, usual.text)
     pair = columns.find("text_pair", settings.text_pair, usual.text_pair)
     label_names = usual.label

@@ -79,7 +79,7 @@ def _columns(spec: str, rows: list[Row], settings: DataSettings) -> tuple[Column
     """The columns, and whether they have names; a header line is taken off `rows`."""
     values = rows[0].values
     if isinstance(values, dict):
-        return Columns(spec, keys_of(rows), None, settings), True
+        return Columns(spec, keys_of(rows), None), True
     cells = [str(value).strip() for value in values]
     names: list[str | int] = list(range(len(cells)))
     chosen = (settings.text, settings.text_pair, settings.negative, settings.label)
@@ -90,11 +90,11 @@ def _columns(spec: str, rows: list[Row], settings: DataSettings) -> tuple[Column
         header = bool(asked & set(cells)) or sum(cell.lower() in usual for cell in cells) >= 2
     strange_names = not header and looks_like_header(spec, rows, settings)
     if not header and not strange_names:
-        return Columns(spec, names, None, settings), False
+        return Columns(spec, names, None), False
     rows.pop(0)
     if not rows:
         raise UserError(f"{spec}: a header line and no rows")
-    return Columns(spec, names, cells, settings), not strange_names
+    return Columns(spec, names, cells), not strange_names
 
 
 def _table(spec: str, rows: Iterable[Row], texts: tuple[Any, Any, Any], score: Any, problems: Problems) -> Table:

@@ -474,7 +474,10 @@ def test_columns_of_0_and_1_are_labels_by_their_names(tmp_path: Path) -> None:
     table = read("multi_label", path)
     assert table.labels == [("toxic", "insult"), (), ("threat",)]
     assert table.label_names == ["toxic", "insult", "threat"]
-    with pytest.raises(UserError, match=r"0 and 1\. Where each label has a column of its own, leave out --data\.label"):
+    with pytest.raises(
+        UserError,
+        match=r"column toxic holds nothing but 0 and 1\. Where each label has a column of its own",
+    ):
         read("multi_label", path, label="toxic")
     lists = write(tmp_path / "lists.jsonl", '{"text": "a", "labels": [0]}\n{"text": "b", "labels": ["1"]}\n')
     assert read("multi_label", lists).labels == [("0",), ("1",)]
