@@ -103,7 +103,8 @@ set_up() {
       target=$root
       [ "$part" = base ] || target="${root}[$part]"
       [ -n "$dry_run" ] || echo "installing jaxlm ($part) into $venv; the first time takes minutes" >&2
-      step "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e "$target"
+      # A pip before 23.1, such as Debian 12's, would else run seqeval's setup.py beside whatever setuptools is there.
+      step env PIP_USE_PEP517=1 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e "$target"
       [ -n "$dry_run" ] || echo "$wanted" >"$stamp"
     fi
   done

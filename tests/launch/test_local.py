@@ -52,8 +52,8 @@ def test_a_dry_run_prints_the_commands_and_does_nothing(machine: Machine) -> Non
     found = machine.run("local.sh", "--dry-run", "train", "configs/sst2.py", "--name", "it's a", **settings)
     assert found.out.splitlines() == [
         f"{sys.executable} -m venv {venv}",
-        f"{venv}/bin/python -m pip install --quiet --disable-pip-version-check -e {ROOT}",
-        f"{venv}/bin/python -m pip install --quiet --disable-pip-version-check -e '{ROOT}[cuda]'",
+        f"env PIP_USE_PEP517=1 {venv}/bin/python -m pip install --quiet --disable-pip-version-check -e {ROOT}",
+        f"env PIP_USE_PEP517=1 {venv}/bin/python -m pip install --quiet --disable-pip-version-check -e '{ROOT}[cuda]'",
         "export XLA_FLAGS=--xla_gpu_enable_latency_hiding_scheduler=true",
         rf"{venv}/bin/python -m jaxlm train configs/sst2.py --name 'it'\''s a'",
     ]
