@@ -251,6 +251,8 @@ class Phase:
     learning_rate: float | None = None
     """A peak of its own, which starts the schedule anew: over this phase and those after it without one. Unset: the
     schedule goes on."""
+    warmup: float | None = None
+    """Of the schedule that starts here, as optim.warmup, which holds where this is unset."""
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,13 @@ def validate(config: Stage, where: str = "") -> None:
                 raise UserError(
                     f"--{where}train.phases.{number}.{name} is {value}; it must be at least {least or '> 0'}"
                 )
+        if phase.warmup is not None and number and phase.learning_rate is None:
+            raise UserError(
+                f"--{where}train.phases.{number}.warmup is {phase.warmup}, but no schedule starts there: give the "
+                "phase a learning_rate too"
+            )
+        if phase.warmup is not None and phase.warmup < 0:
+            raise UserError(f"--{where}train.phases.{number}.warmup is {phase.warmup}; it must be at least 0")
     if train.phases and train.steps is not None:
         raise UserError(f"--{where}train.steps and train.phases exclude each other: each phase has its own steps")
     if data.train is not None and data.mixture:

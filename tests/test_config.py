@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from jaxlm.config import Config, DataSettings, OptimSettings, TaskName, TrainSettings
+from jaxlm.config import Config, DataSettings, OptimSettings, Phase, TaskName, TrainSettings
 from jaxlm.config_changes import changes, fingerprint, flatten
 from jaxlm.config_checks import validate
 from jaxlm.errors import UserError
@@ -33,3 +33,19 @@ def test_labels_are_smoothed_only_where_there_are_labels(task: TaskName) -> None
 def test_the_default_directory_depends_on_what_differs_from_the_defaults_alone() -> None:
     assert fingerprint(Config()) == fingerprint(Config(train=TrainSettings(log_every=7), workdir="x"))
     assert fingerprint(Config()) != fingerprint(Config(seed=1))
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (Phase(2, warmup=0.1), r"--train\.phases\.1\.warmup is 0\.1, but no schedule starts there: give the phase a l"),
+        (Phase(2, learning_rate=1, warmup=-1), r"--train\.phases\.1\.warmup is -1; it must be at least 0"),
+        (Phase(2, batch_size=0), r"--train\.phases\.1\.batch_size is 0; it must be at least 1"),
+        (Phase(2, learning_rate=0), r"--train\.phases\.1\.learning_rate is 0; it must be at least > 0"),
+    ],
+)
+def test_a_phase_that_cannot_be_is_refused(second: Phase, message: str) -> None:
+    config = Config(task="masked_lm", data=DataSettings(train="x"), train=TrainSettings(phases=(Phase(2), second)))
+    with pytest.raises(UserError, match=message):
+        validate(config)
+    validate(dataclasses.replace(config, train=TrainSettings(phases=(Phase(2, warmup=0.1), Phase(2)))))

@@ -139,6 +139,10 @@ class Batches:
         """Examples of a step, over all processes; a group counts as one."""
         return int((self.order.examples(step)[0] >= 0).sum())
 
+    def filled_rows(self, step: int) -> int:
+        """Rows with text in a step, over all processes."""
+        return int(self.layout(step)[1].row.max()) + 1
+
     def digest(self) -> str:
         """Of the examples and of how they become batches, whichever slice of these is this process's."""
         return digest([self.examples.digest(), self.steps, self.row_length, self.rows, self.slots])

@@ -163,6 +163,8 @@ class RowBatches:
         """Rows of text in a step, over all processes."""
         return len(self.numbers(step)[0])
 
+    filled_rows = count
+
     @property
     def fill(self) -> float:
         """Share of the places of the rows that hold a token."""
@@ -205,6 +207,8 @@ class PhasedBatches:
 
     def count(self, step: int) -> int:
         return self.phase(step).count(step)
+
+    filled_rows = count
 
     def digest(self) -> str:
         return digest([phase.digest() for phase in self._phases])

@@ -41,10 +41,12 @@ class StepSizes:
     def __init__(self, setup: Setup, topology: Topology, step: int, scale: float):
         self.setup, self._topology = setup, topology
         self._shapes = setup.batch_shapes(step)
-        self.planned = next(iter(self._shapes.values())).shape[0]
         self.row_length = self._shapes["input_ids"].shape[1]
         self.unit = row_shards(setup.mesh) * setup.config.train.micro_batches
-        self.rows = math.ceil(self.planned * scale / self.unit) * self.unit
+        if scale == 1:
+            self.rows = self._shapes["input_ids"].shape[0]
+        else:
+            self.rows = math.ceil(setup.batches["train"].filled_rows(step) * scale / self.unit) * self.unit
         self.tokens = setup.batches["train"].tokens(step) * scale
         self.examples = setup.batches["train"].count(step) * scale
 

@@ -18,24 +18,25 @@ def _number_of_steps(asked: float, steps: int) -> int:
     return min(round(asked * steps if asked < 1 else asked), steps)
 
 
-def _peaks(settings: OptimSettings, steps: int, phases: Sequence[Phase]) -> list[tuple[float, int]]:
-    """Peak and length of each schedule: the first phase starts one, and so does each with a peak of its own."""
+def _schedules(settings: OptimSettings, steps: int, phases: Sequence[Phase]) -> list[tuple[float, float, int]]:
+    """Peak, warm-up and length of each: the first phase starts one, and so does each with a peak of its own."""
     if not phases:
-        return [(settings.learning_rate, steps)]
+        return [(settings.learning_rate, settings.warmup, steps)]
     if steps != sum(phase.steps for phase in phases):
         raise ValueError(f"the phases have {sum(phase.steps for phase in phases)} steps together, not {steps}")
-    peaks: list[tuple[float, int]] = []
+    found: list[tuple[float, float, int]] = []
     for phase in phases:
-        if phase.learning_rate is not None or not peaks:
-            peaks.append((phase.learning_rate or settings.learning_rate, 0))
-        peak, length = peaks[-1]
-        peaks[-1] = peak, length + phase.steps
-    return peaks
+        if phase.learning_rate is not None or not found:
+            warmup = settings.warmup if phase.warmup is None else phase.warmup
+            found.append((phase.learning_rate or settings.learning_rate, warmup, 0))
+        peak, warmup, length = found[-1]
+        found[-1] = peak, warmup, length + phase.steps
+    return found
 
 
-def _parts(settings: OptimSettings, peak: float, steps: int) -> list[tuple[int, Callable[[Any], Any]]]:
+def _parts(settings: OptimSettings, peak: float, warmup: float, steps: int) -> list[tuple[int, Callable[[Any], Any]]]:
     """Warm-up, plateau and decay of one schedule, each with its number of steps; those of no steps are left out."""
-    rise = _number_of_steps(settings.warmup, steps)
+    rise = _number_of_steps(warmup, steps)
     rest = steps - rise
     fall = {"constant": 0, "wsd": min(_number_of_steps(settings.decay, steps), rest)}.get(settings.schedule, rest)
     parts: list[tuple[int, Callable[[Any], Any]]] = []
@@ -68,7 +69,7 @@ def learning_rate_schedule(
     Returns:
       A function of a Python integer, or of a traced one inside `jax.jit`.
     """
-    parts = [part for peak, length in _peaks(settings, steps, phases) for part in _parts(settings, peak, length)]
+    parts = [part for schedule in _schedules(settings, steps, phases) for part in _parts(settings, *schedule)]
     lengths = [length for length, _ in parts]
     return optax.join_schedules([schedule for _, schedule in parts], list(itertools.accumulate(lengths))[:-1])
 

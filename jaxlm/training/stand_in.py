@@ -6,12 +6,14 @@ from the code that a training runs, which reads the made-up files as it reads an
 
 import dataclasses
 import io
+import itertools
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxlm.config import Config
+from jaxlm.config import Config, TrainSettings
 from jaxlm.console import Console
 from jaxlm.data.prepare import prepare, row_lengths
 from jaxlm.data.prepared import is_prepared
@@ -57,11 +59,10 @@ def stand_in(config: Config, folder: Path, *, data_is_given: bool, tokens: int |
         data = dataclasses.replace(data, tokenizer=str(directory))
     if real:
         return StandIn(_without_dev(config, model=model, data=data), assumed)
-    batch_size = min(train.batch_size, MOST_EXAMPLES)
-    scale = train.batch_size / batch_size
+    scale = max(max([train.batch_size, *(phase.batch_size or 0 for phase in train.phases)]) / MOST_EXAMPLES, 1.0)
     columns: dict[str, Any] = dict.fromkeys(("text", "text_pair", "negative", "label", "words", "tags"))
     data = dataclasses.replace(data, **columns, pairs=False, header="auto", validation=0.0, documents="blank_lines")
-    train = dataclasses.replace(train, batch_size=batch_size)
+    train = _scaled_down(train, scale)
     tokenizer = TextTokenizer.load(Path(model.init or str(data.tokenizer)))
     length = data.max_length if tokens is None else min(tokens, data.max_length)
     how_long = f"{length} tokens an example" if tokens else f"examples that all fill data.max_length ({length} tokens)"
@@ -75,10 +76,18 @@ def stand_in(config: Config, folder: Path, *, data_is_given: bool, tokens: int |
         rows = _ROWS[config.task](config, data.max_length, length)
         path = folder / "train.jsonl"
         with path.open("w") as file:
-            file.writelines(json.dumps(row) + "\n" for _, row in zip(range(max(batch_size, 2)), rows, strict=False))
+            file.writelines(json.dumps(row) + "\n" for row in itertools.islice(rows, max(train.batch_size, 2)))
         data = dataclasses.replace(data, train=str(path), bad_rows="error")
         assumed.append(f"no data given: {how_long} are assumed; --tokens_per_example or --data.train says more")
     return StandIn(_without_dev(config, model=model, data=data, train=train), assumed, scale)
+
+
+def _scaled_down(train: TrainSettings, scale: float) -> TrainSettings:
+    phases = tuple(
+        dataclasses.replace(phase, batch_size=phase.batch_size and math.ceil(phase.batch_size / scale))
+        for phase in train.phases
+    )
+    return dataclasses.replace(train, batch_size=math.ceil(train.batch_size / scale), phases=phases)
 
 
 def _without_dev(config: Config, **changes: Any) -> Config:

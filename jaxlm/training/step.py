@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from jaxlm.parallel.mesh import by_rows, in_context, replicated
 
@@ -44,6 +45,11 @@ def make_train_step(
       layout: where each leaf of the state lies, `NamedSharding`s over `mesh`.
     """
 
+    split = jax.tree.map(lambda sharding: sharding.spec, layout["params"])
+    # Along these axes parameters are whole: each device adds up the gradients of its own micro-batches, and their sum
+    # goes over the network once a step. The compiler, left alone, sends those of each micro-batch.
+    alone = tuple(axis for axis in ("replica", "data") if micro_batches > 1 and mesh.shape.get(axis, 1) > 1)
+
     def losses_of(params: Any, batch: Batch, weights: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         losses = loss_sums(nnx.merge(graphdef, params), batch, key) / weights
         return losses.sum(), losses
@@ -51,7 +57,7 @@ def make_train_step(
     def gradients(params: Any, batch: Batch, weights: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
         grads, losses = jax.grad(losses_of, has_aux=True)(params, batch, weights, key)
         # Split as the parameters are: no device holds the whole gradient longer than it takes to add it up.
-        return losses, jax.lax.with_sharding_constraint(grads, layout["params"]) if mesh.size > 1 else grads
+        return losses, jax.lax.with_sharding_constraint(grads, split) if mesh.size > 1 else grads
 
     def accumulate(params: Any, batch: Batch, weights: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
         # Row r goes to micro-batch r % n: each device keeps the rows that it has, and full and short rows mix.
@@ -60,7 +66,8 @@ def make_train_step(
         def add(total: Any, part: Batch) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, total, gradients(params, part, weights, key)), None
 
-        return jax.lax.scan(add, (jnp.zeros(weights.shape), jax.tree.map(jnp.zeros_like, params)), parts)[0]
+        total = jax.lax.scan(add, (jnp.zeros(weights.shape), jax.tree.map(jnp.zeros_like, params)), parts)[0]
+        return jax.lax.psum(total, alone) if alone else total
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
         with in_context(mesh):
@@ -69,6 +76,10 @@ def make_train_step(
     def update(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state["step"])
         compute = gradients if micro_batches == 1 else accumulate
+        if alone:
+            compute = jax.shard_map(
+                accumulate, in_specs=(P(), P(alone), P(), P()), out_specs=P(), axis_names=set(alone), check_vma=False
+            )
         weights = jnp.maximum(loss_weights(batch), 1)  # 0 where a batch happens to mask no token
         losses, grads = compute(state["params"], batch, weights, key)
         updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])

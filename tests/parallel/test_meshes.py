@@ -44,16 +44,25 @@ def test_a_run_of_packed_rows_with_dropout_is_the_same_on_any_mesh(
     assert_same_run(programs(run).run(mesh), programs(run).alone)
 
 
-def test_micro_batches_change_nothing_on_a_mesh_and_each_adds_up_its_gradients(
-    programs: Callable[[str], Programs], tmp_path: Path
+@pytest.mark.parametrize(
+    ("run", "mesh"),
+    [("classification", "8x1x1"), ("classification", "2x2x2"), ("masked_lm", "2x2x2"), ("masked_lm_undivided", "2x2x2"),
+     ("masked_lm", "slices"), ("masked_lm", "1x8x1")],
+)  # fmt: skip
+def test_micro_batches_change_nothing_and_along_data_their_gradients_go_once(
+    programs: Callable[[str], Programs], run: str, mesh: str, tmp_path: Path
 ) -> None:
-    """So no device ever holds a whole gradient, and the exchange of a step grows with their number."""
-    config = programs("masked_lm").config
+    """Along fsdp each adds up its own, so that no device ever holds a whole gradient."""
+    config = programs(run).config
     halves = Programs(dataclasses.replace(config, train=dataclasses.replace(config.train, micro_batches=2)), tmp_path)
-    assert_same_run(halves.run("2x2x2", programs("masked_lm").start("2x2x2")), programs("masked_lm").alone)
-    setup, compiled, _ = halves("2x2x2")
-    found = [item for item in collectives(compiled.as_text() or "", setup.mesh.shape) if "data" in item.axes]
-    assert {item.times for item in found if item.bytes > SMALL} == {2}
+    assert_same_run(halves.run(mesh, programs(run).start(mesh)), programs(run).alone)
+    setup, compiled, _ = halves(mesh)
+    found = collectives(compiled.as_text() or "", setup.mesh.shape)
+    apart = [item for item in found if {"data", "replica"} & set(item.axes)]
+    assert {item.times for item in apart if item.bytes > SMALL} == (set() if mesh == "1x8x1" else {1})
+    assert sum(item.sent for item in apart) <= 2 * programs(run).gradients(mesh) + SMALL
+    if setup.mesh.shape["fsdp"] > 1:
+        assert 2 in {item.times for item in found if "fsdp" in item.axes and item.bytes > SMALL}
 
 
 @pytest.mark.parametrize("mesh", ["2x2x2", "1x8x1", "1x1x8"])

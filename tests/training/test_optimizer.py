@@ -88,8 +88,11 @@ PHASES = pytest.mark.parametrize(
         ((Phase(1), Phase(3, learning_rate=6), Phase(1)), [1, 6, 6, 4, 2]),
         ((Phase(2), Phase(2), Phase(3, learning_rate=0.5), Phase(1)), [1, 1, 2 / 3, 1 / 3, 0.5, 0.5, 1 / 3, 1 / 6]),
         ((Phase(4, learning_rate=3), Phase(4, learning_rate=3)), [3, 3, 2, 1, 3, 3, 2, 1]),
+        # Its warm-up is that of the whole schedule that it starts.
+        ((Phase(2, warmup=0.5), Phase(2), Phase(3, learning_rate=2, warmup=0), Phase(1)),
+         [1 / 2, 1, 1, 1 / 2, 2, 3 / 2, 1, 1 / 2]),
     ],
-)
+)  # fmt: skip
 
 
 @PHASES
