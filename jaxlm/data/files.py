@@ -22,17 +22,20 @@ _OPENERS: dict[str, Callable[[Path, str], Any]] = {".gz": gzip.open, ".xz": lzma
 
 
 class Row(NamedTuple):
-    """One row: its line number (from 1), its values by position or by name, or what is wrong with it."""
+    """One row: its line number (from 1; 0 where it is a file), its values by position or by name, or what is wrong with
+    it."""
 
     line: int
     values: list[Any] | dict[str, Any]
     problem: str | None = None
-    part: str | None = None  # of a json file, where `line` counts items: the list's name, or ""
+    part: str | None = None  # of a json file, where `line` counts items: the list's name, or ""; or the row's own file
 
     @property
     def place(self) -> str:
         if self.part is None:
             return f"line {self.line}"
+        if not self.line:
+            return self.part
         return f"item {self.line}" + (f" of {self.part}" if self.part else "")
 
 

@@ -15,6 +15,7 @@ from jaxlm.data import files
 from jaxlm.data.columns import LABEL_NAMES, USUAL_NAMES, ColumnNames, Columns, flag
 from jaxlm.data.files import Row
 from jaxlm.data.header import looks_like_header
+from jaxlm.data.labelled_texts import class_rows, fasttext_rows, is_fasttext
 from jaxlm.data.labels import LabelKind, read_label, withheld
 from jaxlm.data.schemes import SCHEMES, SPLITS, ClassNames, is_scheme
 from jaxlm.errors import UserError, WhichColumn
@@ -75,7 +76,8 @@ def read_table(
     """Reads the data that a setting names.
 
     Args:
-      spec: a path, `tfds:NAME[:SPLIT]`, `hf:NAME[:SPLIT]` or `docs:topics`.
+      spec: a path (of a directory, if it has a folder for each class), `tfds:NAME[:SPLIT]`, `hf:NAME[:SPLIT]` or
+        `docs:topics`.
       split: "train", "dev" or "test": which part is meant where `spec` does not say.
       settings: columns, header and what to do with bad rows.
       label_kind: what the label column holds; None where none is needed.
@@ -93,6 +95,10 @@ def read_table(
     elif name and "/" not in scheme and not Path(spec).exists():
         known = ", ".join(f"{known}:" for known in SCHEMES)
         raise UserError(f"{spec}: unknown kind of data {scheme!r}; a path or one of {known} is meant")
+    elif Path(spec).is_dir():
+        rows = class_rows(Path(spec))
+    elif not running_text and is_fasttext(Path(spec)):
+        rows = fasttext_rows(Path(spec))
     else:
         columns = label_kind is not None or settings.text_pair is not None or _has_labels(Path(spec), known_labels)
         rows = files.read_rows(Path(spec), SPLITS[split], columns=columns)

@@ -86,6 +86,11 @@ def _check_files(config: Config) -> None:
                 raise UserError(f"--{name} {value} was written by prepare, for pre-training; a part reads a file")
             continue
         task = tasks[name.split(".")[1]] if name.startswith("parts.") else config.task
+        if task == "classification":
+            from jaxlm.data.labelled_texts import class_folders
+
+            class_folders(Path(value))
+            continue
         if task not in ("token_classification", "intent_slots"):
             raise UserError(f"--{name} {value} is a directory that prepare did not write; a file is meant")
         from jaxlm.data.word_files import is_word_directory

@@ -522,3 +522,55 @@ def test_a_file_in_another_encoding_is_told_how_to_be_written_anew(tmp_path: Pat
     path.write_bytes("text,label\na,ham\nprix : 5 £,spam\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"line 3: not UTF-8 \(.*iconv -f LATIN1 -t UTF-8 FILE > NEW\)"):
         read("classification", path)
+
+
+def folders(tmp_path: Path) -> Path:
+    texts = {"pos/1_9.txt": "good\n\nfilm", "pos/0_7.txt": "fine", "neg/0_1.txt": "\ufeffbad", "unsup/0_0.txt": "?"}
+    for name, text in (texts | {"pos/.DS_Store": "x", ".git/a": "x", "labels.txt": "x"}).items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path / name, text)
+    return tmp_path
+
+
+def test_a_directory_may_have_a_folder_of_texts_for_each_class(tmp_path: Path) -> None:
+    table = read("classification", folders(tmp_path))
+    assert shown(table) == [("bad", "neg"), ("fine", "pos"), ("good\n\nfilm", "pos")]
+    assert table.places[1] == "pos/0_7.txt"
+
+
+def test_a_file_of_a_class_that_cannot_be_read_is_named_or_left_out(tmp_path: Path) -> None:
+    (folders(tmp_path) / "pos" / "2_8.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(UserError, match=r"pos/2_8\.txt: not UTF-8"):
+        read("classification", tmp_path)
+    table = read("classification", tmp_path, bad_rows="skip")
+    assert len(table) == sum(table.skipped.values()) + 2 == 3
+
+
+@pytest.mark.parametrize("made", [(), ("pos/a.txt",), ("pos/a.txt", "neg/more/a.txt")])
+def test_a_directory_of_anything_else_is_refused(made: tuple[str, ...], tmp_path: Path) -> None:
+    for name in made:
+        (tmp_path / name).parent.mkdir(parents=True)
+        write(tmp_path / name, "x")
+    with pytest.raises(UserError, match="not one of a folder of texts for each class; a file is meant"):
+        read("classification", tmp_path)
+
+
+FASTTEXT = "__label__good A fine  day \n\n__label__bad\t__label__2 he said, no\n"
+
+
+def test_lines_of_fasttext_are_labels_and_a_text(tmp_path: Path) -> None:
+    assert shown(read("multi_label", write(tmp_path / "a.txt", FASTTEXT))) == [
+        ("A fine  day", ("good",)),
+        ("he said, no", ("bad", "2")),
+    ]
+    assert shown(read("classification", write(tmp_path / "a.txt", FASTTEXT[:25]))) == [("A fine  day", "good")]
+    assert read("classification", tmp_path / "a.txt", labelled=False).texts == ["A fine  day"]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [("__label__bad\n", "no text after its label"), ("fine __label__good\n", "no __label__ at its beginning")],
+)
+def test_a_line_of_fasttext_without_its_parts_is_named(line: str, problem: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"a\.txt, line 4: {problem}"):
+        read("multi_label", write(tmp_path / "a.txt", FASTTEXT + line))
