@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import logging
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -66,8 +67,7 @@ def word_table(source: str, sentences: Iterable[Sentence], bad_rows: str, *, tag
     problems = Problems(source, bad_rows)
     table = WordTable(source, [], None, [] if intents else None, [], skipped=problems.counts, tags=[] if tags else None)
     sentences = list(sentences)
-    if tags:
-        sentences = _with_types(sentences)
+    sentences, read_as = _with_types(sentences) if tags else (sentences, "")
     flat = tags and not intents and not any(is_tag(tag) for sentence in sentences for tag in sentence.tags or ())
     for sentence in sentences:
         if sentence.problem is not None:
@@ -109,20 +109,26 @@ def word_table(source: str, sentences: Iterable[Sentence], bad_rows: str, *, tag
         kinds = len({tag for sentence in table.tags for tag in sentence})
         return dataclasses.replace(table, flat=True, remarks=(f"{kinds} tags without B- and I-, taken as they are",))
     in_iob2, remark = as_iob2(source, table.places, table.tags)
-    return dataclasses.replace(table, tags=in_iob2, remarks=(remark,))
+    return dataclasses.replace(table, tags=in_iob2, remarks=(read_as or remark,))
 
 
-def _with_types(sentences: list[Sentence]) -> list[Sentence]:
-    """The sentences; B and I beside O are of one type, as in corpora of diseases or genes, which gets a name."""
-    every = {tag for sentence in sentences for tag in sentence.tags or ()}
-    if not {"B", "O"} <= every <= {"B", "I", "O"}:
-        return sentences
+def _with_types(sentences: list[Sentence]) -> tuple[list[Sentence], str]:
+    """The sentences with tags of prefix and type where theirs are one of these alone, and a remark on it.
+
+    B and I beside O are of one type, as in corpora of diseases or genes, which gets a name. Several types beside an O
+    that is more frequent than any, as in Few-NERD, are of entities: neighbours of one type are one.
+    """
+    every = Counter(tag for sentence in sentences for tag in sentence.tags or ())
+    if {"B", "O"} <= set(every) <= {"B", "I", "O"}:
+        form, read_as = "{}-ENTITY", ""
+    elif every.most_common(1)[:1] == [("O", every["O"])] and len(every) > 2 and all(tag[1:2] != "-" for tag in every):
+        form, read_as = "I-{}", "tags are types without B- and I-: neighbours of one type are taken as one entity"
+    else:
+        return sentences, ""
+    named = [[tag if tag == "O" else form.format(tag) for tag in sentence.tags or ()] for sentence in sentences]
     return [
-        sentence._replace(
-            tags=[tag if tag == "O" else f"{tag}-ENTITY" for tag in sentence.tags or ()] or None, stray=None
-        )
-        for sentence in sentences
-    ]
+        sentence._replace(tags=tags or None, stray=None) for sentence, tags in zip(sentences, named, strict=True)
+    ], read_as
 
 
 def raw_texts(texts: Sequence[str | bytes]) -> Iterator[Sentence]:

@@ -87,6 +87,28 @@ def test_tags_of_one_type_that_has_no_name_get_one(tmp_path: Path) -> None:
     assert (segmented.flat, segmented.tags) == (True, [["B", "E", "S"], ["S"]])
 
 
+FEW_NERD = "Rowan\tperson-actor\nAtkinson\tperson-actor\nParis\tlocation-GPE\nis\tO\nso\tO\n.\tO\n"
+
+
+def test_types_beside_a_frequent_o_are_of_entities_and_neighbours_are_one(tmp_path: Path) -> None:
+    table = read(write(tmp_path / "few.txt", FEW_NERD))
+    assert not table.flat
+    assert table.tags == [["B-person-actor", "I-person-actor", "B-location-GPE", "O", "O", "O"]]
+    assert table.remarks == ("tags are types without B- and I-: neighbours of one type are taken as one entity",)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "fine\tO\n\nAda\tB-PER\n",
+        "a\tN\nb\tN\nc\tN\nd\tN\n",
+    ],
+)
+def test_types_beside_prefixes_or_a_rare_o_are_stray(more: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="line 1: a tag that is neither O nor a type after B-"):
+        read(write(tmp_path / "few.txt", FEW_NERD + more))
+
+
 def test_a_directory_of_seq_in_seq_out_and_label_serves_both_tasks(tmp_path: Path) -> None:
     folder = write_directory(tmp_path / "valid")
     table = read(folder, intents=True)
