@@ -22,16 +22,16 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jaxlm.atomic import write_atomically
 from jaxlm.config import Config
 from jaxlm.console import Console, duration
 from jaxlm.data import chunks, corpus, rows
-from jaxlm.data.chunks import Packed, Target
+from jaxlm.data.chunks import Packed
 from jaxlm.data.corpus import Piece
-from jaxlm.data.rows import Windows
 from jaxlm.data.schemes import is_scheme
+from jaxlm.data.shards import Shard, ShardWriter
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import RunFailed, UserError
 
@@ -39,17 +39,7 @@ FORMAT = 1
 _CHUNK_BYTES = 1 << 20
 _CHUNKS_PER_SHARD = 128
 _PART_BYTES = (1 << 18, 1 << 28)  # least and most, of a part of several files
-_WRITER_OPTIONS = "group_size:1,uncompressed"
 _REPORT_S = 10.0
-
-
-class Shard(NamedTuple):
-    part: int
-    number: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.part:05}-{self.number:03}"
 
 
 def row_lengths(config: Config) -> list[int]:
@@ -137,7 +127,7 @@ def prepare(
     arguments = (output / "tokenizer", sources, config.data, plan["row_lengths"], special)
     with _failures(output), _pool(workers or _cores(), arguments) as (pool, slots):
         waiting: deque[tuple[Shard, int, concurrent.futures.Future[Packed | str]]] = deque()
-        writer: _ShardWriter | None = None
+        writer: ShardWriter | None = None
 
         def take() -> None:
             nonlocal writer
@@ -146,7 +136,7 @@ def prepare(
             if isinstance(packed, str):
                 raise UserError(packed)
             if writer is None:
-                writer = _ShardWriter(output, here, special)
+                writer = ShardWriter(output, here, special)
             writer.add(packed)
             progress.count(read, sum(packed.tokens.values()))
 
@@ -250,69 +240,6 @@ def _chunks(sources: list[str], part: list[int], config: Config) -> Iterator[lis
         base += document + 1
     if chunk:
         yield chunk
-
-
-class _ShardWriter:
-    """Writes a shard's files under other names, and gives them theirs when all are whole."""
-
-    def __init__(self, output: Path, shard: Shard, special: int):
-        self._output, self._shard, self._special = output, shard, special
-        self._writers: dict[Target, Any] = {}
-        self._left: dict[Target, list[Windows]] = {}
-        self._rows: Counter[Target] = Counter()
-        self._windows: Counter[Target] = Counter()
-        self._most: dict[Target, int] = {}
-        self._counts: dict[str, Counter[str]] = {n: Counter() for n in ("counts", "dropped", "tokens", "documents")}
-
-    def _path(self, target: Target, final: bool) -> Path:
-        name = f"{target[0]}-{self._shard.name}.array_record"
-        return self._output / str(target[1]) / (name if final else f".{name}.partial")
-
-    def _write(self, target: Target, records: list[bytes], most: int) -> None:
-        if not records:
-            return
-        from array_record.python.array_record_module import ArrayRecordWriter
-
-        if target not in self._writers:
-            path = self._path(target, final=False)
-            path.parent.mkdir(exist_ok=True)
-            path.unlink(missing_ok=True)
-            self._writers[target] = ArrayRecordWriter(str(path), _WRITER_OPTIONS)
-        for record in records:
-            self._writers[target].write(record)
-        self._rows[target] += len(records)
-        self._most[target] = max(self._most.get(target, 0), most)
-
-    def add(self, packed: Packed) -> None:
-        self._windows.update(packed.windows)
-        for target, records in packed.records.items():
-            self._write(target, records, packed.most_windows[target])
-            if len(packed.left[target].about):
-                self._left.setdefault(target, []).append(packed.left[target])
-        for name, counter in self._counts.items():
-            counter.update(getattr(packed, name))
-
-    def close(self) -> None:
-        """Packs what was left over, and makes the shard real."""
-
-        for target, parts in self._left.items():
-            records, most, _ = rows.pack(Windows.join(parts), target[1], self._special)
-            self._write(target, records, most)
-        for target, writer in self._writers.items():
-            writer.close()
-            os.replace(self._path(target, final=False), self._path(target, final=True))
-        files = [
-            {
-                "split": target[0],
-                "row_length": target[1],
-                "rows": self._rows[target],
-                "windows": self._windows[target],
-                "most_windows": self._most[target],
-            }
-            for target in sorted(self._writers)
-        ]
-        state = {"files": files} | {name: dict(sorted(counter.items())) for name, counter in self._counts.items()}
-        write_atomically(self._output / "state" / f"{self._shard.name}.json", json.dumps(state) + "\n")
 
 
 def _check_output(output: Path, plan: dict[str, Any]) -> dict[str, Any] | None:

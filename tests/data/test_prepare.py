@@ -171,7 +171,7 @@ def test_what_a_machine_runs_out_of_is_said(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(module._ShardWriter, "add", fail)
+        patch.setattr(module.ShardWriter, "add", fail)
         with pytest.raises(RunFailed, match=message):
             prepare(config(source / "*.txt"), tokenizer(), tmp_path / "out", QUIET, workers=1)
     prepare(config(source / "*.txt"), tokenizer(), tmp_path / "out", QUIET, workers=1)
