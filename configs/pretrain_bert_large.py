@@ -18,11 +18,11 @@ config = Config(
     data=DataSettings(tokenizer="bert-base-uncased", max_length=128, bad_rows="skip"),
     objective=ObjectiveSettings(next_sentence=True),
     train=TrainSettings(
-        batch_size=65_536,
+        batch_size=32_768,
         micro_batches=64,
         phases=(
-            Phase(steps=7_038),
-            Phase(steps=1_563, max_length=512, batch_size=32_768, learning_rate=4e-3, warmup=0.128),
+            Phase(steps=7_038, batch_size=65_536),
+            Phase(steps=1_563, max_length=512, learning_rate=4e-3, warmup=0.128),
         ),
         eval_every=500,
         checkpoint_every=200,

@@ -57,11 +57,15 @@ def test_a_preset_fits(preset: str, flags: tuple[str, ...], parameters: float, s
     assert int(utilization) == pytest.approx(100 * at_least / float(estimate), abs=1)
 
 
-@pytest.mark.parametrize(("preset", "batch"), [("sst2", 32 * 64 * 16), ("pretrain_bert_large", 65536 * 64)])
-def test_a_batch_that_is_64_times_as_large_does_not(preset: str, batch: int) -> None:
-    code, report = compile_for(preset, "v5e:4x4", "--train.batch_size", str(batch))
+@pytest.mark.parametrize(
+    ("preset", "topology", "batch", "memory"),
+    [("sst2", "v5e:4x4", 32 * 64 * 16, "15.75 GiB on each TPU v5 lite"),
+     ("pretrain_bert_large", "v6e:16x16", 32768 * 64, "31.24 GiB on each TPU v6 lite")],
+)  # fmt: skip
+def test_a_batch_that_is_64_times_as_large_does_not(preset: str, topology: str, batch: int, memory: str) -> None:
+    code, report = compile_for(preset, topology, "--train.batch_size", str(batch))
     assert code == 1, report
-    assert re.search(r"does not fit: needs \d+\.\d\d GiB of 15\.75 GiB on each TPU v5 lite", report), report
+    assert re.search(rf"does not fit: needs \d+\.\d\d GiB of {memory}", report), report
 
 
 def test_what_a_program_can_have_is_what_the_compiler_says() -> None:
