@@ -3,17 +3,28 @@
 import ast
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, Literal
 
 LabelKind = Literal["class", "number", "set"]
-"""What a label column holds: the name of a class, a number, or any number of names (a list, or text with commas)."""
+"""What a label column holds: the name of a class, a number, or any number of names (a list, or text that parts them)."""
 
 
-def read_label(cell: Any, kind: LabelKind) -> Any:
-    """The label in a cell; `ValueError(problem, detail)` where it holds none of this kind."""
+def separator(cells: Iterable[Any]) -> str:
+    """What parts the names in a column of texts: a bar or a semicolon where any has one, or else commas."""
+    found = {mark for cell in cells if isinstance(cell, str) for mark in "|;" if mark in cell}
+    return "|" if "|" in found else ";" if found else ","
+
+
+def read_label(cell: Any, kind: LabelKind, parted_by: str = ",", known: Collection[str] = ()) -> Any:
+    """The label in a cell; `ValueError(problem, detail)` where it holds none of this kind.
+
+    Args:
+      parted_by: of a set, what stands between its names where they are one text.
+      known: labels that may have that in their names.
+    """
     if kind == "set":
-        names = [name for item in _items(cell) if (name := label_name(item))]
+        names = [name for item in _items(cell, parted_by, known) if (name := label_name(item))]
         if set(names) <= {"0", "1"} and len(set(names)) < len(names):
             raise ValueError("0 or 1 for each label; a list of those that apply is meant", f" ({cell!r})")
         return tuple(dict.fromkeys(names))
@@ -34,16 +45,19 @@ def read_label(cell: Any, kind: LabelKind) -> Any:
     return number
 
 
-def _items(cell: Any) -> list[Any]:
-    """The labels in a cell: a list, also one that a csv holds as text, or text with commas; of an object with true and
-    false, or 1 and 0, for each label, those that apply."""
+def _items(cell: Any, parted_by: str, known: Collection[str]) -> list[Any]:
+    """The labels in a cell: a list, also one that a csv holds as text, or text; of an object with true and false, or 1
+    and 0, for each label, those that apply."""
     if isinstance(cell, str) and cell.strip().startswith("[") and cell.strip().endswith("]"):
         cell = _list_in_text(cell.strip())
     if isinstance(cell, dict):
         if not all(value in (0, 1) for value in cell.values()):
             raise ValueError("labels that are an object with other values than true and false", f" ({cell!r})")
         return [name for name, applies in cell.items() if applies]
-    return cell if isinstance(cell, list) else str("" if cell is None else cell).split(",")
+    if isinstance(cell, list):
+        return cell
+    text = str("" if cell is None else cell)
+    return [text] if text.strip() in known else text.split(parted_by)
 
 
 _ITEM = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s,'"]+""")

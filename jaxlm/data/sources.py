@@ -1,9 +1,10 @@
 """Where examples come from: a setting such as `train.tsv.xz`, `tfds:glue/sst2` or `docs:topics` becomes a `Table`."""
 
 import dataclasses
+import functools
 import itertools
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -12,11 +13,11 @@ import numpy as np
 
 from jaxlm.config import DataSettings
 from jaxlm.data import files
-from jaxlm.data.columns import LABEL_NAMES, USUAL_NAMES, ColumnNames, Columns, flag
+from jaxlm.data.columns import LABEL_NAMES, USUAL_NAMES, ColumnNames, Columns, flag, value_of
 from jaxlm.data.files import Row
 from jaxlm.data.header import looks_like_header
 from jaxlm.data.labelled_texts import class_rows, fasttext_rows, is_fasttext
-from jaxlm.data.labels import LabelKind, read_label, withheld
+from jaxlm.data.labels import LabelKind, read_label, separator, withheld
 from jaxlm.data.schemes import SCHEMES, SPLITS, ClassNames, is_scheme
 from jaxlm.errors import UserError, WhichColumn
 
@@ -285,7 +286,11 @@ def _table(
         source, [], [] if pair is not None else None, [] if labelled else None, [],
         list(flags) or stated.get(str(label)), problems.counts,
     )  # fmt: skip
-    _fill(table, good, text, pair, flags or label, label_kind, problems)
+    read = None
+    if label_kind is not None:
+        parted_by = separator(value_of(row, label) for row in good) if label_kind == "set" and not flags else ","
+        read = functools.partial(read_label, kind=label_kind, parted_by=parted_by, known=known_labels)
+    _fill(table, good, text, pair, flags or label, read, problems)
     columns.refuse_ids(settings, text=table.texts, text_pair=table.pairs)
     if label_kind == "class" and (name := withheld(table.known_labels)) is not None:
         labels = table.labels or []
@@ -306,7 +311,13 @@ def keys_of(rows: Iterable[Row]) -> list[Any]:
 
 
 def _fill(
-    table: Table, rows: Iterable[Row], text: Any, pair: Any, label: Any, kind: LabelKind | None, problems: Problems
+    table: Table,
+    rows: Iterable[Row],
+    text: Any,
+    pair: Any,
+    label: Any,
+    read: Callable[[Any], Any] | None,
+    problems: Problems,
 ) -> None:
     for row in rows:
         try:
@@ -325,9 +336,9 @@ def _fill(
         if not strings[0] or (pair is not None and not strings[1]):
             problems.report(row, "empty text")
             continue
-        if table.labels is not None and kind is not None:
+        if table.labels is not None and read is not None:
             try:
-                table.labels.append(read_label(cells[2], kind))
+                table.labels.append(read(cells[2]))
             except ValueError as error:
                 problems.report(row, *error.args)
                 continue

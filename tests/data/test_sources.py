@@ -194,6 +194,18 @@ def test_labels_are_names_numbers_or_sets(tmp_path: Path) -> None:
     assert table.known_labels == {"x", "y"}
 
 
+@pytest.mark.parametrize("mark", ["|", ";"])
+def test_names_of_labels_are_parted_by_bars_or_semicolons_where_there_are_any(tmp_path: Path, mark: str) -> None:
+    rows = f"text\tlabels\none\tArts, Crafts{mark} Sport\ntwo\tArts, Crafts\nthree\tSport\n"
+    path = write(tmp_path / "a.tsv", rows)
+    assert read(path, "set").labels == [("Arts, Crafts", "Sport"), ("Arts, Crafts",), ("Sport",)]
+    path = write(tmp_path / "b.tsv", "text\tlabels\none\tArts, Crafts\ntwo\tSport,Arts\n")
+    known = read_table(
+        str(path), "test", DataSettings(), label_kind="set", known_labels={"Arts, Crafts", "Sport", "Arts"}
+    )
+    assert known.labels == [("Arts, Crafts",), ("Sport", "Arts")]
+
+
 @pytest.mark.parametrize(
     ("kind", "line", "message"),
     [
