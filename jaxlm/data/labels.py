@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from typing import Any, Literal
 
 LabelKind = Literal["class", "number", "set"]
-"""What a label column holds: the name of a class, a number, or any number of names (a list, or text that parts them)."""
+"""What a label column holds: the name of a class, a number, or any number of names (a list, or parts of a text)."""
 
 
 def separator(cells: Iterable[Any]) -> str:
