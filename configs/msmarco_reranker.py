@@ -5,9 +5,10 @@ r"""BERT-base as a re-ranker of MS MARCO passages (Nogueira and Cho 2019, "Passa
     python -m jaxlm search --index runs/index --rerank runs/reranker/model --queries queries.dev.small.tsv \
         --qrels qrels.dev.small.tsv
 
-Files hold query, passage and label (1 relevant, 0 not), parted by tabs. From those of microsoft.github.io/msmarco:
+Files hold query, passage and label (1 relevant, 0 not), parted by tabs, or query, a relevant passage and one that is not.
+From those of microsoft.github.io/msmarco:
 
-    awk -F'\t' -v OFS='\t' '{print $1, $2, 1; print $1, $3, 0}' triples.train.small.tsv | head -12800000 > train.tsv
+    head -6400000 triples.train.small.tsv > train.tsv
     awk -F'\t' -v OFS='\t' 'NR == FNR {r[$1, $3]; next} {print $3, $4, ($1, $2) in r}' qrels.dev.small.tsv \
         top1000.dev > dev.tsv
 

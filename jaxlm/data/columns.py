@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from jaxlm.config import DataSettings
 from jaxlm.data.files import Row
@@ -11,26 +11,15 @@ from jaxlm.errors import NoSuchColumn, UserError
 
 log = logging.getLogger("jaxlm")
 
+# What data sets commonly call their columns; the first that is there serves.
 TEXT_NAMES = ("text", "sentence", "text_a", "sentence1", "question1", "premise", "question", "review", "content",
                "document", "passage", "utterance", "query", "tweet", "comment", "comment_text", "message", "sentence_a",
               "#1 string", "body", "abstract", "article", "description", "selftext", "title")  # fmt: skip
-_PAIR_NAMES = ("text_pair", "text_b", "sentence2", "question2", "hypothesis", "hypo", "sentence_b", "#2 string")
+PAIR_NAMES = ("text_pair", "text_b", "sentence2", "question2", "hypothesis", "hypo", "sentence_b", "#2 string")
 LABEL_NAMES = ("label", "labels", "score", "similarity", "class", "category", "target", "intent", "sentiment", "topic",
                 "polarity", "stars", "relevance", "quality", "gold_label", "is_duplicate")  # fmt: skip
 _SPLIT_NAMES = ("split", "partition")  # of a column that says which split a row belongs to
 _KINDS_OF_SPLIT = {name: split for split, names in SPLITS.items() for name in names}
-
-
-class ColumnNames(NamedTuple):
-    """What a task's columns are usually called, in lower case; the first that is there serves."""
-
-    text: Sequence[str] = TEXT_NAMES
-    text_pair: Sequence[str] = _PAIR_NAMES
-    label: Sequence[str] = LABEL_NAMES
-    by_position: bool = False  # whether columns without names are text, second text and label, in this order
-
-
-USUAL_NAMES = ColumnNames()
 
 
 def flag(value: Any) -> bool | None:

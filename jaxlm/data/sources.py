@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxlm.config import DataSettings
 from jaxlm.data import files
-from jaxlm.data.columns import LABEL_NAMES, USUAL_NAMES, ColumnNames, Columns, flag, value_of
+from jaxlm.data.columns import LABEL_NAMES, PAIR_NAMES, TEXT_NAMES, Columns, flag, value_of
 from jaxlm.data.files import Row
 from jaxlm.data.header import looks_like_header
 from jaxlm.data.labelled_texts import class_rows, fasttext_rows, is_fasttext
@@ -72,7 +72,6 @@ def read_table(
     label_kind: LabelKind | None,
     known_labels: Collection[str] = (),
     running_text: bool = False,
-    names: ColumnNames = USUAL_NAMES,
 ) -> Table:
     """Reads the data that a setting names.
 
@@ -84,7 +83,6 @@ def read_table(
       label_kind: what the label column holds; None where none is needed.
       running_text: a txt file is a corpus of documents, parted as `settings.documents` says.
       known_labels: the labels of the training data or the model; they tell the columns of a file without names apart.
-      names: by which columns are found that `settings` does not choose.
 
     Raises:
       UserError: no such data, no such column, or (unless `settings.bad_rows` is "skip") a row that cannot be read.
@@ -107,9 +105,7 @@ def read_table(
             stated = files.stated_names(Path(spec))
         if running_text and files.data_format(Path(spec)) == ".txt":
             rows = _documents(spec, list(rows), settings.documents)
-    return _table(
-        spec, rows, settings, names, label_kind=label_kind, known_labels=known_labels, stated=stated, split=split
-    )
+    return _table(spec, rows, settings, label_kind=label_kind, known_labels=known_labels, stated=stated, split=split)
 
 
 def _documents(source: str, lines: Sequence[Row], parted_by: str) -> Iterator[Row]:
@@ -169,7 +165,7 @@ def table_of_texts(
         texts = texts[:-1]
     second_column = None if pairs is None else "1"
     plain = dataclasses.replace(settings, text="0", text_pair=second_column, label=None, header="no")
-    return _table(source, rows(), plain, USUAL_NAMES, label_kind=None)
+    return _table(source, rows(), plain, label_kind=None)
 
 
 class Placed(Protocol):
@@ -231,7 +227,6 @@ def _table(
     source: str,
     rows: Iterator[Row],
     settings: DataSettings,
-    usual: ColumnNames,
     *,
     label_kind: LabelKind | None,
     known_labels: Collection[str] = (),
@@ -245,23 +240,20 @@ def _table(
     width = None if named else len(good[0].values)
     names: list[str | int] = keys_of(good) if named else list(range(width or 0))
     header, strange_names = None, False
-    if not named and not (has_header := _has_header(source, good, settings, usual)):
+    if not named and not (has_header := _has_header(source, good, settings)):
         has_header = strange_names = looks_like_header(source, good, settings)
     if not named and has_header:
         header = [str(value).strip() for value in good.pop(0).values]
         if not good:
             raise UserError(f"{source}: a header line and no rows")
     columns = Columns(source, names, header)
-    text = columns.find("text", settings.text, usual.text)
-    pair = columns.find("text_pair", settings.text_pair, usual.text_pair)
-    label_names = usual.label
+    text = columns.find("text", settings.text, TEXT_NAMES)
+    pair = columns.find("text_pair", settings.text_pair, PAIR_NAMES)
+    label_names: Sequence[str] = LABEL_NAMES
     if label_kind == "class":  # where there is another name, a score is none
         label_names = sorted(label_names, key=lambda name: name in ("score", "similarity"))
     label = columns.find("label", settings.label, label_names) if labelled else None
     unnamed = not named and (header is None or strange_names)
-    in_order = usual.by_position and unnamed and (width == 3 or (width == 2 and not labelled))
-    if in_order and (text, pair, label) == (None, None, None):
-        text, pair, label = 0, 1, 2 if labelled else None
     if label is None and text is None and unnamed and width == 2:
         text, guessed = _tell_apart(good, known_labels)
         label = guessed if labelled else None
@@ -355,7 +347,7 @@ def _cell(row: Row, column: Any) -> Any:
     return row.values[column]
 
 
-def _has_header(source: str, rows: Sequence[Row], settings: DataSettings, usual: ColumnNames) -> bool:
+def _has_header(source: str, rows: Sequence[Row], settings: DataSettings) -> bool:
     if settings.header != "auto":
         return settings.header == "yes"
     # A value that occurs again in its column is none of a header.
@@ -367,10 +359,8 @@ def _has_header(source: str, rows: Sequence[Row], settings: DataSettings, usual:
         name.lower() for name in (settings.text, settings.text_pair, settings.label) if name and not name.isdigit()
     }
     if len(rows[0].values) == 1:  # any line of a txt file may be a text
-        return bool(asked & first) or bool({".csv", ".tsv"} & set(Path(source).suffixes) and first & set(usual.text))
-    if usual.by_position:
-        return bool(asked & first) or sum(bool(first & set(names)) for names in usual[:3]) >= 2
-    if len(first & {*usual.text, *usual.text_pair}) >= 2:
+        return bool(asked & first) or bool({".csv", ".tsv"} & set(Path(source).suffixes) and first & set(TEXT_NAMES))
+    if len(first & {*TEXT_NAMES, *PAIR_NAMES}) >= 2:
         return True
     return bool(asked & first) or bool(first & set(LABEL_NAMES) or (first & {"sentence", "text", "text_a", "index"}))
 

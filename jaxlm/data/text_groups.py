@@ -1,71 +1,113 @@
 """Texts that belong together, two or three to a row: a first one, one that fits it, perhaps one that does not, and
 perhaps a score or a label of the pair."""
 
+import itertools
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxlm.config import DataSettings
 from jaxlm.data import files
 from jaxlm.data.columns import Columns
 from jaxlm.data.files import Row
 from jaxlm.data.header import is_number, looks_like_header
-from jaxlm.data.labels import label_name
+from jaxlm.data.labels import label_name, read_label
 from jaxlm.data.schemes import SPLITS, is_scheme, scheme_rows
 from jaxlm.data.sources import Problems, Table, keys_of, rows_of_a_table
 from jaxlm.errors import UserError, WhichColumn
 
 log = logging.getLogger("jaxlm")
 
-# What data sets commonly call them; the first that is there serves.
-_FIRST = ("anchor", "query", "sentence1", "question1", "question", "premise", "text_a", "text", "sentence", "sent0",
-          "source")  # fmt: skip
-_SECOND = ("positive", "sentence2", "question2", "answer", "passage", "document", "hypothesis", "text_b", "text_pair",
-           "response", "target", "paraphrase", "sent1")  # fmt: skip
-_NEGATIVE = ("negative", "hard_negative", "negative_1", "hard_neg")
-_SCORE = ("score", "similarity", "similarity_score", "label", "labels", "is_duplicate", "gold_label", "relevance")
+
+class GroupNames(NamedTuple):
+    """What the columns are usually called, in lower case; the first that is there serves."""
+
+    first: Sequence[str]
+    second: Sequence[str]
+    score: Sequence[str]
+    negative: Sequence[str] = ("negative", "hard_negative", "negative_1", "hard_neg", "neg", "negatives",
+                               "hard_negatives", "negative_passages", "hard_negative_ctxs")  # fmt: skip
 
 
-def read_groups(spec: str, split: str, settings: DataSettings, *, labelled: bool = True) -> Table:
+_FIT = ("positive", "pos", "positives", "positive_passages", "positive_ctxs")
+PAIRS = GroupNames(
+    first=("anchor", "query", "sentence1", "question1", "question", "premise", "text_a", "text", "sentence", "sent0",
+           "source"),
+    second=(*_FIT, "sentence2", "question2", "answer", "passage", "document", "hypothesis", "text_b", "text_pair",
+            "response", "target", "paraphrase", "sent1"),
+    score=("score", "similarity", "similarity_score", "label", "labels", "is_duplicate", "gold_label", "relevance"),
+)  # fmt: skip
+PASSAGES = GroupNames(
+    first=("query", "question", "anchor", "text", "text_a", "sentence", "sentence1"),
+    second=(*_FIT, "passage", "document", "answer", "doc", "response", "text_pair", "text_b", "sentence2", "content"),
+    score=("label", "labels", "relevance", "score", "grade", "rel"),
+)
+
+
+def read_groups(
+    spec: str,
+    split: str,
+    settings: DataSettings,
+    *,
+    labelled: bool = True,
+    names: GroupNames = PAIRS,
+    judged: bool = False,
+) -> Table:
     """Reads a file, or what a scheme names, as a table of text groups; `labels` are strings.
 
     Columns are chosen by `settings` or found by their usual names. In files without names the first two are the pair;
-    a third is its score where it holds numbers only, and otherwise a text that does not fit.
+    a third is its score where it holds numbers, and otherwise a text that does not fit. A row may hold a list of the
+    texts that fit, and one of those that do not (strings, or objects of title and text): it becomes as many rows as the
+    longer list has texts, the shorter one taken in turn.
 
     Args:
       spec: a path, `tfds:NAME[:SPLIT]` or `hf:NAME[:SPLIT]`.
       split: "train", "dev" or "test": which part is meant where `spec` does not say.
       labelled: read scores and negatives too, where they are there, and ask for pairs; else single texts do.
+      names: by which columns are found that `settings` does not choose.
+      judged: of pairs alone, whose labels are numbers: where there are texts that do not fit, each is the second text
+        of a row of its own, labelled 0, and each that fits of one labelled 1.
 
     Raises:
       UserError: no such data, no such column, or (unless `settings.bad_rows` is "skip") a row that cannot be read.
     """
     problems = Problems(spec, settings.bad_rows)
-    rows = scheme_rows(spec, split) if is_scheme(spec) else files.read_rows(Path(spec), SPLITS[split], columns=labelled)
+    pairs = labelled or (judged and settings.text_pair is not None)
+    rows = scheme_rows(spec, split) if is_scheme(spec) else files.read_rows(Path(spec), SPLITS[split], columns=pairs)
     good = rows_of_a_table(spec, rows, settings, problems)
-    columns, named = _columns(spec, good, settings)
-    first = columns.find("text", settings.text, _FIRST)
-    second = columns.find("text_pair", settings.text_pair, _SECOND)
-    negative = columns.find("negative", settings.negative, _NEGATIVE) if labelled else None
-    score = columns.find("label", settings.label, _SCORE) if labelled else None
+    columns, named = _columns(spec, good, settings, names)
+    first = columns.find("text", settings.text, names.first)
+    second = columns.find("text_pair", settings.text_pair, names.second)
+    negative = columns.find("negative", settings.negative, names.negative) if labelled else None
+    score = columns.find("label", settings.label, names.score) if labelled else None
     found = (first, second, negative, score)
     if not named and found == (None,) * 4 and len(columns.columns) <= 3:
         first, second, third = [*columns.columns, None, None][:3]
         if labelled and third is not None:
-            negative, score = (None, third) if all(is_number(list(row.values)[2]) for row in good) else (third, None)
+            numbers = sum(is_number(list(row.values)[2]) for row in good)
+            negative, score = (None, third) if numbers > len(good) / 2 else (third, None)
     if first is None and second is None and len(columns.columns) == 1:
         first = columns.columns[0]
     if first is None:
         raise WhichColumn(f"{spec}: which column is the first text? {columns.offer('text')}")
     if second is None and (labelled or negative is not None):
         raise WhichColumn(f"{spec}: which column is the second text? {columns.offer('text_pair')}")
+    if judged and labelled and negative is not None:
+        if settings.label is None:
+            score = None
+        elif settings.negative is None:
+            negative = None
+        else:
+            raise UserError(f"{spec}: --data.negative and --data.label: a label is that of a pair alone")
+    if judged and labelled and negative is None and score is None:
+        raise WhichColumn(f"{spec}: which column is the label? {columns.offer('label')}")
     if len(chosen := [column for column in (first, second, negative, score) if column is not None]) > len(set(chosen)):
         raise UserError(f"{spec}: a column is chosen twice. {columns.offer('text')}")
     columns.say({"text": first, "second text": second, "negative": negative, "score": score})
     if labelled:
         good = columns.of_split(good, split, chosen)
-    table = _table(spec, good, (first, second, negative), score, problems)
+    table = _table(spec, good, (first, second, negative), score, problems, lists=labelled, judged=judged)
     columns.refuse_ids(settings, text=table.texts, text_pair=table.pairs, negative=table.negatives)
     if not len(table):
         raise UserError(f"{spec}: no usable row ({problems.counts})")
@@ -75,56 +117,96 @@ def read_groups(spec: str, split: str, settings: DataSettings, *, labelled: bool
     return table
 
 
-def _columns(spec: str, rows: list[Row], settings: DataSettings) -> tuple[Columns, bool]:
+def _columns(spec: str, rows: list[Row], settings: DataSettings, usual_names: GroupNames) -> tuple[Columns, bool]:
     """The columns, and whether they have names; a header line is taken off `rows`."""
     values = rows[0].values
     if isinstance(values, dict):
         return Columns(spec, keys_of(rows), None), True
     cells = [str(value).strip() for value in values]
-    names: list[str | int] = list(range(len(cells)))
+    positions: list[str | int] = list(range(len(cells)))
     chosen = (settings.text, settings.text_pair, settings.negative, settings.label)
     asked = {name for name in chosen if name and not name.isdigit()}
-    usual = {*_FIRST, *_SECOND, *_NEGATIVE, *_SCORE}
+    usual = set(itertools.chain(*usual_names))
     header = settings.header == "yes"
     if settings.header == "auto":
         header = bool(asked & set(cells)) or sum(cell.lower() in usual for cell in cells) >= 2
     strange_names = not header and looks_like_header(spec, rows, settings)
     if not header and not strange_names:
-        return Columns(spec, names, None), False
+        return Columns(spec, positions, None), False
     rows.pop(0)
     if not rows:
         raise UserError(f"{spec}: a header line and no rows")
-    return Columns(spec, names, cells), not strange_names
+    return Columns(spec, positions, cells), not strange_names
 
 
-def _table(spec: str, rows: Iterable[Row], texts: tuple[Any, Any, Any], score: Any, problems: Problems) -> Table:
-    chosen = [column for column in texts if column is not None]
-    columns: dict[Any, list[str]] = {column: [] for column in chosen}
-    labels: list[str] = []
+def _table(
+    spec: str,
+    rows: Iterable[Row],
+    texts: tuple[Any, Any, Any],
+    score: Any,
+    problems: Problems,
+    *,
+    lists: bool,
+    judged: bool,
+) -> Table:
+    first, second, negative = texts
+    unfit_apart = judged and negative is not None
+    members = 1 if second is None else 2 if negative is None or judged else 3
+    columns: list[list[str]] = [[] for _ in range(members)]
+    labels: list[Any] = []
     places: list[str] = []
     for row in rows:
         try:
-            cells = [row.values[column] for column in chosen]
             label = None if score is None else row.values[score]
+            [anchor] = _texts(row.values[first])
+            others = [_texts(row.values[column], lists=lists) for column in texts[1:members]]
+            unfit = _texts(row.values[negative], lists=lists) if unfit_apart else []
+            if not all(others) and not unfit:
+                raise ValueError("an empty list of texts")
+            if isinstance(label, (list, dict)):
+                raise ValueError("a label that is neither name nor number", f" ({label!r})")
+            if score is not None and (label is None or not label_name(label)):
+                raise ValueError("no label")
+            found = read_label(label, "number") if judged and score is not None else label_name(label)
         except KeyError as error:
             problems.report(row, "a column is missing", f" ({error.args[0]})")
             continue
         except IndexError:
             problems.report(row, "wrong number of columns", f" ({len(row.values)})")
             continue
-        strange = [cell for cell in cells if cell is not None and not isinstance(cell, str)]
-        if strange:
-            problems.report(row, "text that is no string", f" ({strange[0]!r})")
-        elif not all(cell is not None and cell.strip() for cell in cells):
-            problems.report(row, "empty text")
-        elif isinstance(label, (list, dict)):
-            problems.report(row, "a label that is neither name nor number", f" ({label!r})")
-        elif score is not None and (label is None or not label_name(label)):
-            problems.report(row, "no label")
-        else:
-            for column, cell in zip(chosen, cells, strict=True):
-                columns[column].append(cell.strip())
-            labels.append(label_name(label))
-            places.append(row.place)
-    first, second, negative = (None if column is None else columns[column] for column in texts)
-    return Table(spec, first or [], second, None if score is None else labels, places, None, problems.counts, negative)
+        except ValueError as error:
+            problems.report(row, *error.args)
+            continue
+        fit = [] if not all(others) else [(anchor, *group) for group in _in_turn(others)]
+        for group in fit + [(anchor, text) for text in unfit]:
+            for column, text in zip(columns, group, strict=True):
+                column.append(text)
+        labels += [1.0] * len(fit) + [0.0] * len(unfit) if unfit_apart else [found] * len(fit)
+        places += [row.place] * (len(fit) + len(unfit))
+    pairs, negatives = [*columns[1:], None, None][:2]
+    known = labels if unfit_apart or score is not None else None
+    return Table(spec, columns[0], pairs, known, places, None, problems.counts, negatives)
+
+
+def _in_turn(columns: Sequence[Sequence[str]]) -> Iterator[tuple[str, ...]]:
+    """As many groups as the longest column has texts, the shorter ones over and over."""
+    for number in range(max(map(len, columns), default=1)):
+        yield tuple(column[number % len(column)] for column in columns)
+
+
+def _texts(cell: Any, *, lists: bool = False) -> list[str]:
+    """The text in a cell or, with `lists`, those in a list of them. `ValueError(problem, detail)` of anything else."""
+    if lists and isinstance(cell, list):
+        return [text for item in cell for text in _texts(_passage(item))]
+    if cell is not None and not isinstance(cell, str):
+        raise ValueError("text that is no string", f" ({cell!r})")
+    if cell is None or not cell.strip():
+        raise ValueError("empty text")
+    return [cell.strip()]
+
+
+def _passage(item: Any) -> Any:
+    """An item of a list of passages; one that is an object has a text, and perhaps a title."""
+    if not isinstance(item, dict) or not isinstance(item.get("text"), str):
+        return item
+    return " ".join(str(item[name]).strip() for name in ("title", "text") if item.get(name))

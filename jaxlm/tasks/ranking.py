@@ -9,9 +9,9 @@ import numpy as np
 import optax
 
 from jaxlm.config import DataSettings, Stage
-from jaxlm.data.columns import ColumnNames
 from jaxlm.data.loader import Examples
-from jaxlm.data.sources import Table, read_table, table_of_texts
+from jaxlm.data.sources import Table, table_of_texts
+from jaxlm.data.text_groups import PASSAGES, read_groups
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig
@@ -19,13 +19,6 @@ from jaxlm.ranking_metrics import Ranking as RankedList
 from jaxlm.ranking_metrics import mean_metrics, ranked
 from jaxlm.tasks.base import Metrics
 from jaxlm.tasks.sequence import SequenceTask
-
-_COLUMNS = ColumnNames(
-    text=("query", "question", "text", "text_a", "sentence", "sentence1"),
-    text_pair=("passage", "document", "answer", "doc", "response", "text_pair", "text_b", "sentence2", "content"),
-    label=("label", "labels", "relevance", "score", "grade", "rel"),
-    by_position=True,
-)
 
 
 class Ranking(SequenceTask):
@@ -71,11 +64,9 @@ class Ranking(SequenceTask):
     def read(
         cls, spec: str, split: str, settings: DataSettings, *, labelled: bool = True, known_labels: Collection[str] = ()
     ) -> Table:
-        """Rows of query, passage and relevance, by the usual names of these columns or else in this order."""
-        table = read_table(
-            spec, split, settings, label_kind=cls.label_kind if labelled else None, known_labels=known_labels,
-            names=_COLUMNS,
-        )  # fmt: skip
+        """Rows of query, passage and relevance, by the usual names of these columns or else in this order; or of query,
+        passages that answer it (relevance 1) and passages that do not (0)."""
+        table = read_groups(spec, split, settings, labelled=labelled, names=PASSAGES, judged=True)
         return _of_pairs(table, "which column is the passage? Choose with --data.text_pair NAME (or a position from 0)")
 
     @classmethod

@@ -334,6 +334,17 @@ def read(path: Path, *, labelled: bool = True, **settings: Any) -> Table:
         ("named.csv", "id,anchor,positive,negative\n1,a,b,c\n", (["a"], ["b"], ["c"], None)),
         ("swapped.csv", "score,sentence2,sentence1\n3,b,a\n", (["a"], ["b"], None, ["3"])),
         ("nli.csv", "sent0,sent1,hard_neg\na,b,c\n", (["a"], ["b"], ["c"], None)),
+        (
+            "lists.jsonl",
+            '{"query": "a", "pos": ["b", "c"], "neg": ["d", "e", "f"]}\n',
+            (["a"] * 3, ["b", "c", "b"], ["d", "e", "f"], None),
+        ),
+        (
+            "titles.jsonl",
+            '{"question": "a", "positive_ctxs": [{"title": "T", "text": "b", "id": 3}], '
+            '"hard_negative_ctxs": [{"text": "c"}]}\n',
+            (["a"], ["T b"], ["c"], None),
+        ),
         ("nli.jsonl", '{"premise": "a", "hypothesis": "b", "label": 0}\n', (["a"], ["b"], None, ["0"])),
     ],
 )
@@ -367,6 +378,10 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
     "list.jsonl": (
         '{"query": "a", "answer": "b", "score": 1}\n{"query": "c", "answer": "d", "score": [1]}\n',
         "line 2: a label that is neither name nor number",
+    ),
+    "no_list.jsonl": (
+        '{"query": "a", "pos": ["b"], "neg": ["c"]}\n{"query": "d", "pos": ["e"], "neg": []}\n',
+        "line 2: an empty list of texts",
     ),
     "quote.csv": ('anchor,positive\na,b\n"c"d,e\n', "line 3: no csv"),
 }

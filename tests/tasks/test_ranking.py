@@ -274,18 +274,63 @@ def test_columns_are_found_by_the_usual_names_or_by_position(tmp_path: Path, kin
     assert (table.texts, table.pairs, table.labels) == (["what", "who"], ["some text", "other text"], [2.0, 0.0])
 
 
+LISTS = {"query": "what", "pos": ["some text", {"title": "Its title", "text": "more"}], "neg": ["other text"] * 3}
+TRIPLETS = {
+    "triples.tsv": "what\tsome text\tother text\nwho\t7\t8\nwhy\tso\tno\n",
+    "named.csv": "id,negative,query,positive,score\n1,other text,what,some text,3\n2,8,who,7,1\n3,no,why,so,2\n",
+    "lists.jsonl": '{"query": "what", "pos": ["some text"], "neg": ["other text"]}\n'
+                   '{"query": "who", "pos": ["7"], "neg": ["8"]}\n{"query": "why", "pos": ["so"], "neg": ["no"]}\n',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRIPLETS)
+def test_a_triplet_is_a_passage_that_answers_and_one_that_does_not(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(TRIPLETS[name])
+    table = Ranking.read(str(tmp_path / name), "train", DataSettings())
+    assert table.texts == ["what", "what", "who", "who", "why", "why"]
+    assert table.pairs == ["some text", "other text", "7", "8", "so", "no"]
+    assert table.labels == [1.0, 0.0] * 3
+    assert table.places[0] == table.places[1] != table.places[2]
+    assert table.negatives is None
+    if name == "named.csv":
+        assert Ranking.read(str(tmp_path / name), "train", DataSettings(label="score")).labels == [3.0, 1.0, 2.0]
+        with pytest.raises(UserError, match="a label is that of a pair alone"):
+            Ranking.read(str(tmp_path / name), "train", DataSettings(label="score", negative="negative"))
+
+
+def test_a_list_of_passages_is_as_many_rows(tmp_path: Path) -> None:
+    path = tmp_path / "lists.jsonl"
+    rows = [LISTS, {"query": "who", "pos": [], "neg": ["no"]}, {"query": "why", "pos": ["so"], "neg": []}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    table = Ranking.read(str(path), "train", DataSettings())
+    assert table.pairs == ["some text", "Its title more", *["other text"] * 3, "no", "so"]
+    assert table.labels == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0]
+    for wrong, message in [
+        ({"pos": [], "neg": []}, "line 2: an empty list of texts"),
+        ({"pos": ["a", 3], "neg": ["b"]}, "line 2: text that is no string"),
+        ({"pos": ["a", {"title": "b"}], "neg": ["b"]}, "line 2: text that is no string"),
+        ({"pos": ["a", ""], "neg": ["b"]}, "line 2: empty text"),
+        ({"pos": ["a"]}, "line 2: a column is missing"),
+    ]:
+        path.write_text(json.dumps(LISTS) + "\n" + json.dumps({"query": "q"} | wrong))
+        with pytest.raises(UserError, match=message):
+            Ranking.read(str(path), "train", DataSettings())
+        left = Ranking.read(str(path), "train", DataSettings(bad_rows="skip"))
+        assert (len(left), len(left.places)) == (5, 5)
+
+
 BROKEN = {
-    "no passage": ("query\tlabel\na\t1\nb\t0\n", "which column is the passage"),
+    "no passage": ("query\tlabel\na\t1\nb\t0\n", "which column is the second text"),
     "no label": ("query\tpassage\na\tb\nc\td\n", "which column is the label"),
     "one grade": ("a\tb\t1\nc\td\t1\n", "passages of different relevance; here each has 1"),
     "negative": ("a\tb\t1\nc\td\t-1\n", "line 2: relevance -1 is not between 0 and 1"),
-    "no number": ("a\tb\t1\nc\td\tyes\n", "line 2: a label that is no number ('yes')"),
+    "no number": ("a\tb\t1\nc\td\tyes\ne\tf\t0\n", "line 2: a label that is no number ('yes')"),
     "not finite": ("a\tb\t1\nc\td\tinf\n", "line 2: a label that is no finite number"),
     "no query": ("a\tb\t1\n \td\t0\n", "line 2: empty text"),
     "empty passage": ("a\tb\t1\nc\t \t0\n", "line 2: empty text"),
     "missing column": ("a\tb\t1\nc\t0\n", "line 2: wrong number of columns (2 instead of 3)"),
-    "too many columns": ("1\ta\tb\t1\n2\tc\td\t0\n", "which column is the label"),
-    "empty label": ("a\tb\t1\nc\td\t\n", "line 2: no label"),
+    "too many columns": ("1\ta\tb\t1\n2\tc\td\t0\n", "which column is the first text"),
+    "empty label": ("a\tb\t1\nc\td\t\ne\tf\t0\n", "line 2: no label"),
     "nothing": ("", "no rows"),
     "header only": ("query\tpassage\tlabel\n", "a header line and no rows"),
 }
