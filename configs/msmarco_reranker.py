@@ -5,7 +5,7 @@ r"""BERT-base as a re-ranker of MS MARCO passages (Nogueira and Cho 2019, "Passa
     python -m jaxlm search --index runs/index --rerank runs/reranker/model --queries queries.dev.small.tsv \
         --qrels qrels.dev.small.tsv
 
-Files hold query, passage and label (1 relevant, 0 not), parted by tabs, or query, a relevant passage and one that is not.
+Files hold query, passage and label (1 relevant, 0 not), parted by tabs, or query, a relevant passage and another one.
 From those of microsoft.github.io/msmarco:
 
     head -6400000 triples.train.small.tsv > train.tsv
