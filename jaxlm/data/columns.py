@@ -1,7 +1,7 @@
 """Which column serves what: by a setting, by the names that data sets commonly give it, or by what it holds."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from jaxlm.config import DataSettings
@@ -19,12 +19,20 @@ PAIR_NAMES = ("text_pair", "text_b", "sentence2", "question2", "hypothesis", "hy
 LABEL_NAMES = ("label", "labels", "score", "similarity", "class", "category", "target", "intent", "sentiment", "topic",
                 "polarity", "stars", "relevance", "quality", "gold_label", "is_duplicate")  # fmt: skip
 _SPLIT_NAMES = ("split", "partition")  # of a column that says which split a row belongs to
-_KINDS_OF_SPLIT = {name: split for split, names in SPLITS.items() for name in names}
+_KINDS_OF_SPLIT = {name: split for split, names in SPLITS.items() for name in names} | {
+    "training": "train", "development": "dev", "eval": "dev", "evaluation": "dev", "testing": "test",
+}  # fmt: skip
 
 
 def flag(value: Any) -> bool | None:
     """What 0, 1, true or false says; None of anything else."""
-    return value if isinstance(value, bool) else {"0": False, "1": True}.get(str(value).strip())
+    if isinstance(value, bool):
+        return value
+    return {"0": False, "1": True, "0.0": False, "1.0": True}.get(str(value).strip())
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or str(value).strip().lower() in ("", "nan")
 
 
 def value_of(row: Row, column: Any) -> Any:
@@ -32,6 +40,37 @@ def value_of(row: Row, column: Any) -> Any:
     if isinstance(row.values, dict):
         return row.values.get(column)
     return row.values[column] if column < len(row.values) else None
+
+
+def rows_of_split(
+    source: str, rows: Iterable[Row], split: str, name: str | None = None, column: Any = None
+) -> list[Row]:
+    """The rows of the split that is wanted, where a column says of each which it belongs to, and there are several.
+
+    Rows that cannot be read stay; values that name no split, or none at all, belong to none.
+
+    Args:
+      name, column: of the one that says so; unset: by its name, of rows that are objects.
+
+    Raises:
+      UserError: no row belongs to the wanted one.
+    """
+    rows = list(rows)
+    if name is None:
+        keys = next((list(row.values) for row in rows if isinstance(row.values, dict)), [])
+        name = column = next((key for key in keys if str(key).lower() in _SPLIT_NAMES), None)
+    if name is None:
+        return rows
+    stated = [str(value_of(row, column) or "").strip().lower() for row in rows]
+    kinds = sorted({value for value, row in zip(stated, rows, strict=True) if value and not row.problem})
+    if len(kinds) < 2 or not any(kind in _KINDS_OF_SPLIT for kind in kinds):
+        return rows
+    belongs = [_KINDS_OF_SPLIT.get(value) for value in stated]
+    if split not in belongs:
+        raise UserError(f"{source}: its column {name} has no rows of {split}; it has {', '.join(kinds[:10])}")
+    kept = [row for row, kind in zip(rows, belongs, strict=True) if kind == split or row.problem]
+    log.info("%s: %d of %d rows are those of %s, by column %s", source, belongs.count(split), len(rows), split, name)
+    return kept
 
 
 class Columns:
@@ -55,12 +94,13 @@ class Columns:
 
     def flags(self, rows: Sequence[Row]) -> dict[str, str | int]:
         """The columns, by name, that hold nothing but 0 and 1, if there are several: one for each label that may apply,
-        as the Jigsaw data sets have them."""
-        found = {
-            name: column
-            for name, column in self.by_name.items()
-            if not self.unnamed and all(flag(value_of(row, column)) is not None for row in rows)
-        }
+        as the Jigsaw data sets have them. A few of their cells may be empty, which is an error of that row."""
+        found = {}
+        for name, column in self.by_name.items() if not self.unnamed else ():
+            cells = [value_of(row, column) for row in rows]
+            known = sum(flag(cell) is not None for cell in cells)
+            if known > len(cells) / 2 and all(flag(cell) is not None or _is_empty(cell) for cell in cells):
+                found[name] = column
         return found if len(found) > 1 else {}
 
     def refuse_flag(self, column: Any, rows: Sequence[Row]) -> None:
@@ -73,23 +113,11 @@ class Columns:
             )
 
     def of_split(self, rows: list[Row], split: str | None, chosen: Collection[Any]) -> list[Row]:
-        """The rows of the split that is wanted, where a column says of each which it belongs to, and there are several.
-
-        Raises:
-          UserError: no row belongs to the wanted one.
-        """
+        """`rows_of_split`, unless that column is chosen for something else."""
         name = next((name for name in self.by_name if name.lower() in _SPLIT_NAMES), None)
-        if split is None or name is None or (column := self.by_name[name]) in chosen:
+        if split is None or name is None or self.by_name[name] in chosen:
             return rows
-        belongs = [_KINDS_OF_SPLIT.get(str(value_of(row, column)).strip().lower()) for row in rows]
-        kinds = sorted({kind or "" for kind in belongs})
-        if "" in kinds or len(kinds) < 2:
-            return rows
-        kept = [row for row, kind in zip(rows, belongs, strict=True) if kind == split]
-        if not kept:
-            raise UserError(f"{self.source}: its column {name} has no rows of {split}; it has {', '.join(kinds)}")
-        log.info("%s: %d of %d rows are those of %s, by column %s", self.source, len(kept), len(rows), split, name)
-        return kept
+        return rows_of_split(self.source, rows, split, name, self.by_name[name])
 
     def refuse_ids(self, settings: DataSettings, **texts: Sequence[str] | None) -> None:
         """Stops where all texts of a column that nobody chose are numbers, by the setting that would choose it."""

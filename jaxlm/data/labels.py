@@ -24,13 +24,16 @@ def read_label(cell: Any, kind: LabelKind, parted_by: str = ",", known: Collecti
       known: labels that may have that in their names.
     """
     if kind == "set":
-        names = [name for item in _items(cell, parted_by, known) if (name := label_name(item))]
+        items = _items(cell, parted_by, known)
+        given = [item for item in items if not _is_missing(item)]
+        if _is_missing(cell) or (items and not given):
+            raise ValueError("no label", " (where none applies, an empty list or text is meant)")
+        names = [name for item in given if (name := label_name(item))]
         if set(names) <= {"0", "1"} and len(set(names)) < len(names):
             raise ValueError("0 or 1 for each label; a list of those that apply is meant", f" ({cell!r})")
         return tuple(dict.fromkeys(names))
     name = label_name(cell)
-    # SNLI's - is where its annotators did not agree; a number that is none is an empty cell of a table of numbers.
-    if cell is None or name in ("", "-") or (isinstance(cell, float) and math.isnan(cell)):
+    if _is_missing(cell) or name in ("", "-"):  # SNLI's - is where its annotators did not agree
         raise ValueError("no label", f" ({name})" if name else "")
     if isinstance(cell, (list, dict)):
         raise ValueError("a label that is neither name nor number", f" ({cell!r})")
@@ -45,18 +48,25 @@ def read_label(cell: Any, kind: LabelKind, parted_by: str = ",", known: Collecti
     return number
 
 
+def _is_missing(value: Any) -> bool:
+    """What stands for no value: also a number that is none, an empty cell of a table of numbers."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def _items(cell: Any, parted_by: str, known: Collection[str]) -> list[Any]:
     """The labels in a cell: a list, also one that a csv holds as text, or text; of an object with true and false, or 1
     and 0, for each label, those that apply."""
     if isinstance(cell, str) and cell.strip().startswith("[") and cell.strip().endswith("]"):
         cell = _list_in_text(cell.strip())
     if isinstance(cell, dict):
+        if absent := [name for name, value in cell.items() if value is None]:
+            raise ValueError("neither 0 nor 1 for a label", f" ({absent[0]})")
         if not all(value in (0, 1) for value in cell.values()):
             raise ValueError("labels that are an object with other values than true and false", f" ({cell!r})")
         return [name for name, applies in cell.items() if applies]
     if isinstance(cell, list):
         return cell
-    text = str("" if cell is None else cell)
+    text = str(cell)
     return [text] if text.strip() in known else text.split(parted_by)
 
 

@@ -17,7 +17,7 @@ from jaxlm.data.columns import LABEL_NAMES, PAIR_NAMES, TEXT_NAMES, Columns, fla
 from jaxlm.data.files import Row
 from jaxlm.data.header import looks_like_header
 from jaxlm.data.labelled_texts import class_rows, fasttext_rows, is_fasttext
-from jaxlm.data.labels import LabelKind, read_label, separator, withheld
+from jaxlm.data.labels import LabelKind, label_name, read_label, separator, withheld
 from jaxlm.data.schemes import SCHEMES, SPLITS, ClassNames, is_scheme
 from jaxlm.errors import UserError, WhichColumn
 
@@ -72,6 +72,7 @@ def read_table(
     label_kind: LabelKind | None,
     known_labels: Collection[str] = (),
     running_text: bool = False,
+    by_split: bool | None = None,
 ) -> Table:
     """Reads the data that a setting names.
 
@@ -82,6 +83,7 @@ def read_table(
       settings: columns, header and what to do with bad rows.
       label_kind: what the label column holds; None where none is needed.
       running_text: a txt file is a corpus of documents, parted as `settings.documents` says.
+      by_split: take the rows of `split` where a column says which these are; unset: where labels are wanted.
       known_labels: the labels of the training data or the model; they tell the columns of a file without names apart.
 
     Raises:
@@ -105,7 +107,12 @@ def read_table(
             stated = files.stated_names(Path(spec))
         if running_text and files.data_format(Path(spec)) == ".txt":
             rows = _documents(spec, list(rows), settings.documents)
-    return _table(spec, rows, settings, label_kind=label_kind, known_labels=known_labels, stated=stated, split=split)
+    if by_split is None:
+        by_split = label_kind is not None
+    return _table(
+        spec, rows, settings, label_kind=label_kind, known_labels=known_labels, stated=stated,
+        split=split if by_split else None,
+    )  # fmt: skip
 
 
 def _documents(source: str, lines: Sequence[Row], parted_by: str) -> Iterator[Row]:
@@ -272,8 +279,7 @@ def _table(
     if settings.pairs and pair is None:
         raise WhichColumn(f"{source}: which column is the second text? {columns.offer('text_pair')}")
     columns.say({"text": text, "second text": pair, "label": label, **{f"label {name}": flags[name] for name in flags}})
-    if labelled:
-        good = columns.of_split(good, split, chosen=(text, pair, label))
+    good = columns.of_split(good, split, chosen=(text, pair, label))
     table = Table(
         source, [], [] if pair is not None else None, [] if labelled else None, [],
         list(flags) or stated.get(str(label)), problems.counts,
@@ -372,8 +378,8 @@ def _column(rows: Iterable[Any], place: int) -> Iterator[Any]:
 def _tell_apart(rows: Sequence[Row], known_labels: Collection[str]) -> tuple[int, int]:
     """(text, label) of a file of two unnamed columns: the label's values are known, or they repeat and are shorter."""
     sample = rows[:_SAMPLE]
-    columns = list(zip(*(list(row.values) for row in sample), strict=True))
-    known = [sum(value.strip() in known_labels for value in column) for column in columns]
+    columns = [[label_name(value) for value in column] for column in zip(*(row.values for row in sample), strict=True)]
+    known = [sum(value in known_labels for value in column) for column in columns]
     if known[0] != known[1]:
         label = 0 if known[0] > known[1] else 1
         return 1 - label, label

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxlm.config import DataSettings
 from jaxlm.data import files
+from jaxlm.data.columns import rows_of_split
 from jaxlm.data.files import Row
 from jaxlm.data.schemes import is_scheme, scheme_rows
 from jaxlm.data.sources import Problems, Table
@@ -75,7 +76,7 @@ def read_questions(spec: str, split: str, settings: DataSettings, *, labelled: b
       UserError: no such data, no such column, or (unless `settings.bad_rows` is "skip") a question that cannot be
         used, such as one with an answer that does not lie where its offset says.
     """
-    return _table(spec, _items(spec, split, settings), settings, labelled)
+    return _table(spec, _items(spec, split, settings, labelled), settings, labelled)
 
 
 def questions_of_texts(
@@ -95,7 +96,7 @@ def questions_of_texts(
     return _table(source, items, settings, labelled=False)
 
 
-def _items(spec: str, split: str, settings: DataSettings) -> Iterator[_Item]:
+def _items(spec: str, split: str, settings: DataSettings, by_split: bool) -> Iterator[_Item]:
     if is_scheme(spec):
         return _items_of_rows(spec, scheme_rows(spec, split), settings)
     path = Path(spec)
@@ -109,11 +110,14 @@ def _items(spec: str, split: str, settings: DataSettings) -> Iterator[_Item]:
             content = articles  # as transformers' run_qa writes it: rows under "data"
         elif not isinstance(content, list):
             raise UserError(f"{path}: neither a SQuAD file nor a list of rows")
-        rows = (Row(n, row if isinstance(row, dict) else [], part="") for n, row in enumerate(content, 1))
-        return _items_of_rows(spec, rows, settings)
+        rows: Iterable[Row] = (
+            Row(n, row if isinstance(row, dict) else [], part="") for n, row in enumerate(content, 1)
+        )
+        return _items_of_rows(spec, rows_of_split(spec, rows, split) if by_split else rows, settings)
     if suffix not in (".jsonl", ".parquet"):
         raise UserError(f"{path}: questions and contexts come as .json (SQuAD's), .jsonl or .parquet, not as {suffix}")
-    return _items_of_rows(spec, files.read_rows(path), settings)
+    rows = files.read_rows(path)
+    return _items_of_rows(spec, rows_of_split(spec, rows, split) if by_split else rows, settings)
 
 
 def _items_of_articles(articles: list[Any]) -> Iterator[_Item]:

@@ -16,7 +16,7 @@ from jaxlm.errors import UserError
 OUTSIDE = "O"
 SCHEMES = ("IOB2", "IOB1", "IOBES", "BILOU")
 _TAG = re.compile(r"O|[BIESLUM]-.+", re.DOTALL)
-_TO_IOBES = {"L": "E", "U": "S"}
+_TO_IOBES = {"L": "E", "U": "S", "M": "I"}
 _TO_BILOU = {"E": "L", "S": "U"}
 
 
@@ -38,7 +38,7 @@ def _split(tag: str) -> tuple[str, str]:
     if tag == OUTSIDE:
         return OUTSIDE, ""
     prefix, dash, kind = tag.partition("-")
-    if not dash or prefix not in "BIESLU" or len(prefix) != 1:
+    if not dash or prefix not in "BIESLUM" or len(prefix) != 1:
         return "I", tag
     return _TO_IOBES.get(prefix, prefix), kind
 
@@ -75,6 +75,17 @@ def render(found: Sequence[Entity], words: int, scheme: str = "IOB2") -> list[st
         tags[start:end] = inside
         previous = entity
     return tags
+
+
+def guesses_as_iob2(sequences: Sequence[Sequence[str]]) -> list[list[str]]:
+    """What a model says of each sentence in IOB2, where it was trained on another scheme: where fewer than half of its
+    entities begin with B-, or a tag is none of IOB2's. Otherwise as it is, ill-formed tags too."""
+    found = [entities(tags) for tags in sequences]
+    begun = [tags[entity.start].startswith("B-") for of, tags in zip(found, sequences, strict=True) for entity in of]
+    strange = any(tag[:2] in ("E-", "S-", "L-", "U-", "M-") for tags in sequences for tag in tags)
+    if not strange and sum(begun) >= len(begun) / 2:
+        return [list(tags) for tags in sequences]
+    return [render(of, len(tags)) for of, tags in zip(found, sequences, strict=True)]
 
 
 def as_iob2(source: str, places: Sequence[str], sequences: Sequence[Sequence[str]]) -> tuple[list[list[str]], str]:

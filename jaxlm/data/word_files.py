@@ -3,13 +3,13 @@
 import itertools
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from jaxlm.config import DataSettings
 from jaxlm.data import files
-from jaxlm.data.columns import TEXT_NAMES
+from jaxlm.data.columns import TEXT_NAMES, rows_of_split
 from jaxlm.data.conll import read_columns, tag_columns
 from jaxlm.data.files import Row
 from jaxlm.data.schemes import SPLITS, is_scheme, scheme_rows
@@ -51,7 +51,9 @@ def read_words(
     elif (suffix := _suffix(path)) in _ROW_FORMATS or (
         suffix in _PLAIN_FORMATS and not (tags or intents) and not tag_columns(path, known_tags)
     ):
-        rows = files.read_rows(path, SPLITS[split])
+        rows: Iterable[Row] = files.read_rows(path, SPLITS[split])
+        if tags or intents:
+            rows = rows_of_split(spec, rows, split)
         sentences = _rows(spec, rows, settings, tags=tags, intents=intents)
     elif path.name == "seq.in" and not (tags or intents):
         sentences = _lists_of_words(path)
@@ -85,7 +87,7 @@ def _stray(row: Row, tags: list[str], where: str = "") -> tuple[Row, str] | None
     return None if place is None else (row, f" ({tags[place]!r}), of word {place + 1}{where}")
 
 
-def _rows(source: str, rows: Iterator[Row], settings: DataSettings, *, tags: bool, intents: bool) -> Iterator[Sentence]:
+def _rows(source: str, rows: Iterable[Row], settings: DataSettings, *, tags: bool, intents: bool) -> Iterator[Sentence]:
     """The sentences of rows with a list of words, a list of tags, and perhaps an intent; or, of neither, raw texts."""
     columns: dict[str, Any] | None = None
     keys: list[Any] | None = None  # of rows that are lists, as csv has them

@@ -73,8 +73,9 @@ class Classification(SequenceTask):
         self.out_of_scope = out_of_scope
         self.threshold = threshold
         self._awaits_dev = False  # which is read first after the training's table, and chooses the threshold
-        if self.metric == "f1" and len(labels) != 2:
-            raise UserError(f"--train.metric f1 is for two classes; there are {len(labels)}: macro_f1 serves them")
+        if self.metric == "f1" and (len(labels) != 2 or out_of_scope is not None):
+            count = f"{len(labels)}" + ("" if out_of_scope is None else f", and what is out of scope ({out_of_scope})")
+            raise UserError(f"--train.metric f1 is for two classes; there are {count}: macro_f1 serves them")
 
     @classmethod
     def for_training(cls, stage: Stage, tokenizer: TextTokenizer, train: Table, shape: BertConfig) -> Self:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxlm.config import Stage
 from jaxlm.data.loader import Examples
 from jaxlm.data.sources import Table
+from jaxlm.data.tags import guesses_as_iob2
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, BertForIntentAndSlots, IntentAndSlotsOutput
@@ -122,7 +123,8 @@ class IntentAndSlots(TokenClassification):
         """The losses; accuracy of intents; F1 of slots; and the share of sentences right in intent and every tag (the
         semantic frame accuracy of Goo et al. 2018). The table by type is that of the slots."""
         table = examples.records.table
-        guess, intents = self._tags_of_words(outputs, examples.records)[0], self._intents(outputs, examples)[0]
+        guess = guesses_as_iob2(self._tags_of_words(outputs, examples.records)[0])
+        intents = self._intents(outputs, examples)[0]
         right = np.array([one == other for one, other in zip(table.labels, intents, strict=True)])
         whole = np.array([one == other for one, other in zip(table.tags, guess, strict=True)])
         overall, by_type = entity_scores(table.tags, guess)

@@ -45,7 +45,7 @@ class MaskedLM(Task):
     ) -> Table:
         if not labelled:  # texts with masks, a line each
             settings = dataclasses.replace(settings, documents="line")
-        return read_table(spec, split, settings, label_kind=None, running_text=True)
+        return read_table(spec, split, settings, label_kind=None, running_text=True, by_split=labelled)
 
     def examples(self, table: Table, *, training: bool = False) -> tuple[Examples, int]:
         """Windows of at most `max_length` tokens, [CLS] and [SEP] included; nothing is cut away."""

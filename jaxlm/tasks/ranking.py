@@ -108,13 +108,16 @@ class Ranking(SequenceTask):
 
     def metrics(self, sums: dict[str, float], outputs: dict[str, np.ndarray], examples: Examples) -> Metrics:
         """Loss; accuracy of "relevant" at probability 0.5 (where the truth is at least half of the largest relevance),
-        with what always saying the more frequent would give; and the means over queries of `mean_metrics`. Of equal
+        with what always saying the more frequent would give; and the means over queries of `mean_metrics`, to which a
+        passage that several rows of a query have (as of triplets) is one, of the highest relevance among them. Of equal
         scores the later row comes first."""
         logits, truth = outputs["logits"][:, 0].astype(np.float64), examples.targets["labels"]
         grades = np.array(examples.records.labels, np.float64)
         largest = self.largest or float(grades.max()) or 1.0
         relevant = min(1.0, largest / 2) if self.relevant is None else self.relevant
-        means = mean_metrics(rankings(examples.records.texts, outputs["logits"][:, 0], grades), relevant=relevant)
+        rows, highest = _judged_passages(examples.records, grades)
+        queries = [examples.records.texts[row] for row in rows]
+        means = mean_metrics(rankings(queries, outputs["logits"][rows, 0], highest), relevant=relevant)
         share = float((truth >= 0.5).mean())
         return {
             "loss": float((np.logaddexp(0, logits) - truth * logits).mean()),
@@ -157,6 +160,14 @@ def rankings(queries: Sequence[str], scores: np.ndarray, grades: np.ndarray) -> 
     for rows in _groups(queries):
         judged = grades[rows]
         yield RankedList(judged[ranked(scores[rows], rows)], judged)
+
+
+def _judged_passages(table: Table, grades: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The last row of each passage of each query, in order, and the highest of its grades."""
+    found: dict[tuple[str, str], tuple[int, float]] = {}
+    for row, (pair, grade) in enumerate(zip(zip(table.texts, table.pairs or (), strict=True), grades, strict=True)):
+        found[pair] = row, max(grade, found.pop(pair, (0, grade))[1])
+    return np.array([row for row, _ in found.values()]), np.array([grade for _, grade in found.values()])
 
 
 def _groups(queries: Iterable[str]) -> Iterator[np.ndarray]:

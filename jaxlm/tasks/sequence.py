@@ -11,6 +11,7 @@ from jaxlm.data.loader import Examples
 from jaxlm.data.sources import Table
 from jaxlm.data.token_cache import encode
 from jaxlm.data.tokenizer import Encoded
+from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, BertForSequenceClassification
 from jaxlm.tasks.base import DeviceBatch, Outputs, Task
 from jaxlm.training.flops import train_flops
@@ -26,6 +27,7 @@ class SequenceTask(Task):
     model_class = BertForSequenceClassification
     outputs: int  # how many the head has
     labels: Sequence[str] = ()  # their names, where they are classes
+    _trained_here = False  # and not a loaded model's
 
     @abc.abstractmethod
     def targets(self, table: Table, training: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -36,9 +38,15 @@ class SequenceTask(Task):
         targets: dict[str, np.ndarray] = {}
         remarks: tuple[str, ...] = ()
         if training:
-            self.pairs = table.pairs is not None
-            if self.labels:  # they show whether the right column was read
-                remarks = (f"{len(self.labels)} labels: {listing(self.labels, 10)}",)
+            self.pairs, self._trained_here = table.pairs is not None, True
+        elif self._trained_here and (table.pairs is not None) != self.pairs:
+            here, there = ("single texts", "pairs") if self.pairs else ("pairs of texts", "single ones")
+            raise UserError(
+                f"{table.source} has {here}, and the training's data {there}; columns have to be called alike, or "
+                "chosen (--data.text NAME, --data.text_pair NAME)"
+            )
+        if training and self.labels:  # they show whether the right column was read
+            remarks = (f"{len(self.labels)} labels: {listing(self.labels, 10)}",)
         if table.labels is not None:
             values, keep = self.targets(table, training)
             if not keep.all():

@@ -13,7 +13,7 @@ import optax
 from jaxlm.config import DataSettings, Stage
 from jaxlm.data.loader import Examples
 from jaxlm.data.sources import Table
-from jaxlm.data.tags import OUTSIDE, entities, is_tag
+from jaxlm.data.tags import OUTSIDE, entities, guesses_as_iob2, is_tag
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.data.windows import windows_of_words
 from jaxlm.data.word_files import read_words
@@ -155,6 +155,8 @@ class TokenClassification(Task):
         """Loss and accuracy over words; precision, recall and F1 of entities, over all and by type; or of the words of
         each tag, by scikit-learn, and the mean of their F1."""
         table, guess = examples.records.table, self._tags_of_words(outputs, examples.records)[0]
+        if not self.flat:
+            guess = guesses_as_iob2(guess)
         overall, by_type = tag_scores(table.tags, guess) if self.flat else entity_scores(table.tags, guess)
         metrics: Metrics = {
             "loss": sums["tag_loss"] / max(sums["tag_weight"], 1.0),

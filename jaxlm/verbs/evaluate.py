@@ -68,6 +68,9 @@ def run(arguments: list[str]) -> int:
         print("\nconfusion matrix (a row is a true class, a column a predicted one)")
         for name, counts in zip(names, metrics["confusion"], strict=True):
             print(f"{name:{width}}  " + " ".join(f"{count:6d}" for count in counts))
+    if table.skipped:
+        listing = ", ".join(f"{count} {kind}" for kind, count in table.skipped.items())
+        print(f"\nrows left out: {listing}")
     if truncated:
         print(f"\n{predictor.task.describe_cut(truncated)}")
     if args.output:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib.util
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,8 @@ _USAGE = (
     "python -m jaxlm search MODEL --documents FILE --index DIR makes an index; "
     'python -m jaxlm search --index DIR --query "..." asks it'
 )
+
+log = logging.getLogger("jaxlm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,7 +272,12 @@ def _queries(args: Arguments) -> Iterator[list["Entry"]]:
     if args.query:
         yield [Entry(str(number), "", query.strip()) for number, query in enumerate(args.query, 1)]
     elif args.queries:
-        yield list(Reader(paths_of([args.queries], QUERIES), QUERIES, dataclasses.replace(args.data, text=None)))
+        reader = Reader(paths_of([args.queries], QUERIES), QUERIES, dataclasses.replace(args.data, text=None))
+        queries = list(reader)
+        if reader.skipped:
+            listing = ", ".join(f"{count} {kind}" for kind, count in reader.skipped.items())
+            log.warning("%s: queries left out: %s", args.queries, listing)
+        yield queries
     elif sys.stdin.isatty():
         for number, line in enumerate(_prompted(), 1):
             yield [Entry(str(number), "", line)]

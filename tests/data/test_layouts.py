@@ -468,6 +468,63 @@ def test_rows_that_say_which_split_they_belong_to_are_read_by_it(
     assert len(TASKS[task].read(str(alike), "dev", DataSettings())) == 4
 
 
+OF_A_SPLIT: dict[str, dict[str, Any]] = {
+    "token_classification": {"tokens": ["Ada", "left"], "ner_tags": ["B-PER", "O"]},
+    "intent_slots": {"tokens": ["Ada", "left"], "tags": ["B-PER", "O"], "intent": "leave"},
+    "question_answering": {"question": "who", "context": "Ada left", "answers": {"text": ["Ada"], "answer_start": [0]}},
+    "masked_lm": {"text": "Ada left"},
+    "classification": {"text": "Ada left", "label": "x"},
+    "ranking": {"query": "who", "passage": "Ada", "label": 1},
+}
+
+
+@pytest.mark.parametrize("task", OF_A_SPLIT)
+def test_rows_of_every_kind_say_which_split_they_belong_to(
+    tmp_path: Path, task: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    splits = ["training", "dev", "Train", "test", None, "unsupervised", "train", ""]
+    rows = [OF_A_SPLIT[task] | {"id": f"q{n}", "split": split} for n, split in enumerate(splits)]
+    path = write(tmp_path / "all.jsonl", "\n".join(map(json.dumps, rows)))
+    with caplog.at_level(logging.INFO, "jaxlm"):
+        counts = [len(TASKS[task].read(str(path), split, DataSettings())) for split in ("train", "dev", "test")]
+    assert counts == [3, 1, 1]
+    assert "3 of 8 rows are those of train, by column split" in caplog.text
+    assert len(TASKS[task].read(str(path), "test", DataSettings(), labelled=False)) == 8
+    write(path, "\n".join(json.dumps(row) for row in rows if row["split"] != "dev"))
+    with pytest.raises(UserError, match="its column split has no rows of dev; it has test, train, training, unsuperv"):
+        TASKS[task].read(str(path), "dev", DataSettings())
+    write(path, "\n".join(json.dumps(row | {"split": f"part {row['id']}"}) for row in rows))
+    assert len(TASKS[task].read(str(path), "dev", DataSettings())) == 8  # no such splits
+
+
+def test_a_cell_without_0_or_1_is_an_error_of_its_row(tmp_path: Path) -> None:
+    rows = ["text,toxic,threat,replies", "you fool,1.0,,3", "thanks,0.0,0.0,1", "hm,0.0,1.0,", "fine,0.0,1.0,2"]
+    path = write(tmp_path / "jigsaw.csv", "\n".join(rows))
+    with pytest.raises(UserError, match=r"line 2: neither 0 nor 1 for a label \(threat\)"):
+        read("multi_label", path)
+    table = read("multi_label", path, bad_rows="skip")
+    assert (table.labels, table.label_names) == ([(), ("threat",), ("threat",)], ["toxic", "threat"])
+
+
+@pytest.mark.parametrize("cell", ["null", "[null]", "NaN", "[NaN, null]"])
+def test_no_list_of_labels_is_not_an_empty_one(tmp_path: Path, cell: str) -> None:
+    lines = [
+        '{"text": "a", "labels": []}',
+        f'{{"text": "b", "labels": {cell}}}',
+        '{"text": "c", "labels": ["x", null]}',
+    ]
+    path = write(tmp_path / "a.jsonl", "\n".join(lines))
+    with pytest.raises(UserError, match="line 2: no label"):
+        read("multi_label", path)
+    assert read("multi_label", path, bad_rows="skip").labels == [(), ("x",)]
+
+
+def test_labels_of_a_json_list_may_be_numbers(tmp_path: Path) -> None:
+    rows = [["a good film", 1], ["a bad film", 0], ["so so", 1]]
+    path = write(tmp_path / "a.json", json.dumps({"train": rows, "dev": rows[:2]}))
+    assert shown(read("classification", path)) == [("a good film", "1"), ("a bad film", "0"), ("so so", "1")]
+
+
 def test_columns_of_0_and_1_are_labels_by_their_names(tmp_path: Path) -> None:
     rows = ["id,comment_text,toxic,insult,threat", "0a,you fool,1,1,0", "0b,thanks,0,0,0", "0c,hm,0,0,1"]
     path = write(tmp_path / "jigsaw.csv", "\n".join(rows))

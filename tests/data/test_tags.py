@@ -5,7 +5,7 @@ import random
 import pytest
 from seqeval.metrics.sequence_labeling import get_entities
 
-from jaxlm.data.tags import Entity, as_iob2, entities, is_tag, render
+from jaxlm.data.tags import Entity, as_iob2, entities, guesses_as_iob2, is_tag, render
 from jaxlm.errors import UserError
 
 
@@ -56,6 +56,20 @@ def test_ill_formed_sentences_are_counted_in_the_scheme_that_fits_most() -> None
 def test_a_file_of_two_schemes_is_an_error_that_says_where() -> None:
     with pytest.raises(UserError, match=r"file: tags of two schemes.*IOBES; line 1.*BILOU; line 9"):
         as_iob2("file", ["line 1", "line 9"], [["S-PER"], ["U-PER"]])
+
+
+def test_what_a_model_says_in_another_scheme_is_read_as_iob2() -> None:
+    spoken = {
+        "BMES": ["B-LOC", "M-LOC", "E-LOC", "O", "S-PER"],
+        "IOBES": ["B-LOC", "I-LOC", "E-LOC", "O", "S-PER"],
+        "BILOU": ["B-LOC", "I-LOC", "L-LOC", "O", "U-PER"],
+        "IOB1": ["I-LOC", "I-LOC", "I-LOC", "O", "I-PER"],
+    }
+    for scheme, tags in spoken.items():
+        assert entities(tags) == [Entity("LOC", 0, 3), Entity("PER", 4, 5)], scheme
+        assert guesses_as_iob2([tags]) == [["B-LOC", "I-LOC", "I-LOC", "O", "B-PER"]], scheme
+    ill_formed = ["I-LOC", "O", "B-PER", "B-PER"]  # IOB2 with a slip stays what the model said
+    assert guesses_as_iob2([ill_formed, ["O"]]) == [ill_formed, ["O"]]
 
 
 def test_a_tag_is_o_or_has_a_prefix_and_a_type() -> None:

@@ -94,6 +94,26 @@ def test_metrics_are_trec_evals_over_the_rows_of_each_query(tokenizer: TextToken
     assert found["accuracy"] == ((logits[:, 0] >= 0) == (truth >= 0.5)).mean()
 
 
+def test_a_passage_in_several_rows_of_a_query_is_judged_once(tokenizer: TextTokenizer) -> None:
+    triplets = [("q", "good", "bad"), ("q", "good", "worse"), ("q", "good", "worst"), ("p", "good", "bad")]
+    texts = [query for query, *_ in triplets for _ in range(2)]
+    table = Table("file", texts, [t for _, *pair in triplets for t in pair], [1.0, 0.0] * 4, [""] * 8)
+    scores = {"good": 1.0, "bad": 2.0, "worse": 0.0, "worst": -1.0}
+    logits = np.array([[scores[text]] for text in table.pairs or []], np.float32)
+    task = Ranking(Config(), tokenizer, 1.0)
+    found = task.metrics({}, {"logits": logits}, task.examples(table)[0])
+    run = {"q": scores, "p": {name: scores[name] for name in ("good", "bad")}}
+    qrels = {"q": {"good": 1, "bad": 0}, "p": {"good": 1}}
+    measures = {"recip_rank", "ndcg_cut.10", "recall.10", "map"}
+    reference = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(run)
+    for ours, theirs in {"mrr": "recip_rank", "ndcg@10": "ndcg_cut_10", "recall@10": "recall_10", "map": "map"}.items():
+        assert found[ours] == pytest.approx(np.mean([reference[q][theirs] for q in "qp"]), abs=1e-9), ours
+    assert (found["queries"], found["examples"]) == (2, 8)
+    graded = Table("file", ["q"] * 3, ["one", "two", "one"], [0.0, 1.0, 1.0], [""] * 3)  # the highest grade counts
+    best = {"logits": np.array([[1.0], [0.0], [1.0]], np.float32)}
+    assert task.metrics({}, best, task.examples(graded)[0])["mrr"] == 1.0
+
+
 def test_what_counts_as_relevant_is_a_setting(tokenizer: TextTokenizer) -> None:
     table = Table("file", ["q"] * 4, ["one", "two", "three", "four"], [3.0, 1.0, 2.0, 0.0], [""] * 4)
     logits = {"logits": np.array([[1.0], [4.0], [3.0], [2.0]])}

@@ -216,6 +216,26 @@ def test_a_label_out_of_scope_that_dev_lacks_is_an_error(tokenizer: TextTokenize
         task.examples(table(["a", "oos", "b"]))
 
 
+def test_f1_is_refused_where_out_of_scope_is_a_third_class(tokenizer: TextTokenizer) -> None:
+    config = Config(labels=LabelSettings(out_of_scope="oos"), train=TrainSettings(metric="f1"))
+    with pytest.raises(UserError, match=r"f1 is for two classes; there are 2, and what is out of scope \(oos\)"):
+        Classification(config, tokenizer, ["no", "yes"], "oos")
+
+
+@pytest.mark.parametrize("pairs", [True, False])
+def test_dev_is_pairs_where_train_is_and_only_there(tokenizer: TextTokenizer, pairs: bool) -> None:
+    single = Table("single", ["a b"] * 2, None, ["no", "yes"], ["line 1", "line 2"])
+    paired = dataclasses.replace(single, source="paired", pairs=["c", "d"])
+    train, dev = (paired, single) if pairs else (single, paired)
+    task = Classification(Config(), tokenizer, ["no", "yes"])
+    task.examples(dev)  # of a model that was not trained here, nothing is known
+    task.examples(train, training=True)
+    task.examples(train)
+    message = "single has single texts, and the training's data pairs" if pairs else "paired has pairs of texts, and"
+    with pytest.raises(UserError, match=message):
+        task.examples(dev)
+
+
 def test_a_threshold_between_none_and_all_is_weighed_by_accuracy(tokenizer: TextTokenizer) -> None:
     """The chosen threshold is as good on dev as any other."""
     for _ in range(5):
