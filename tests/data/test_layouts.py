@@ -493,6 +493,9 @@ def test_rows_of_every_kind_say_which_split_they_belong_to(
     write(path, "\n".join(json.dumps(row) for row in rows if row["split"] != "dev"))
     with pytest.raises(UserError, match="its column split has no rows of dev; it has test, train, training, unsuperv"):
         TASKS[task].read(str(path), "dev", DataSettings())
+    if task == "question_answering":
+        listed = write(tmp_path / "all.json", json.dumps(rows))
+        assert len(TASKS[task].read(str(listed), "train", DataSettings())) == 3
     write(path, "\n".join(json.dumps(row | {"split": f"part {row['id']}"}) for row in rows))
     assert len(TASKS[task].read(str(path), "dev", DataSettings())) == 8  # no such splits
 

@@ -109,7 +109,7 @@ def test_a_passage_in_several_rows_of_a_query_is_judged_once(tokenizer: TextToke
     for ours, theirs in {"mrr": "recip_rank", "ndcg@10": "ndcg_cut_10", "recall@10": "recall_10", "map": "map"}.items():
         assert found[ours] == pytest.approx(np.mean([reference[q][theirs] for q in "qp"]), abs=1e-9), ours
     assert (found["queries"], found["examples"]) == (2, 8)
-    graded = Table("file", ["q"] * 3, ["one", "two", "one"], [0.0, 1.0, 1.0], [""] * 3)  # the highest grade counts
+    graded = Table("file", ["q"] * 3, ["one", "two", "one"], [1.0, 0.0, 0.0], [""] * 3)  # the highest grade counts
     best = {"logits": np.array([[1.0], [0.0], [1.0]], np.float32)}
     assert task.metrics({}, best, task.examples(graded)[0])["mrr"] == 1.0
 

@@ -148,6 +148,24 @@ def test_tags_that_never_occur_in_train_count_as_missed(tokenizer: TextTokenizer
         task.examples(as_table([Tagged(["film"], ["B-ORG"], "")]))
 
 
+@pytest.mark.parametrize("name", ["token_classification", "intent_slots"])
+def test_a_model_of_another_scheme_is_right_where_its_entities_are(
+    tokenizer: TextTokenizer, tiny_model: Path, name: str
+) -> None:
+    task, _ = make_task(name, tokenizer, as_table(make_tagged(20, 0), intents=name == "intent_slots"), tiny_model)
+    truth = [["B-PER", "I-PER", "O"], ["B-PER"]]
+    table = as_table([Tagged(["film"] * len(tags), tags, "tell") for tags in truth], intents=name == "intent_slots")
+    known, task.tags = task.tags, ["O", "B-PER", "I-PER", "E-PER", "S-PER"]
+    outputs, examples = outputs_of(task, table, [["B-PER", "E-PER", "O"], ["S-PER"]])
+    assert known != task.tags
+    outputs |= {"intent": np.array([1, 1]), "intent_probability": np.full(2, 0.5)}
+    sums = {f"{kind}_{what}": 1.0 for kind in ("tag", "intent") for what in ("loss", "weight")}
+    metrics = task.metrics(sums, outputs, examples)
+    if name == "intent_slots":
+        assert metrics["frame_accuracy"] == 1.0
+    assert metrics["slot_accuracy" if name == "intent_slots" else "accuracy"] == 1.0
+
+
 def test_predictions_are_entities_with_exact_offsets(tokenizer: TextTokenizer, tiny_model: Path) -> None:
     task, _ = make_task("token_classification", tokenizer, as_table(make_tagged(20, 0)), tiny_model)
     text = " Ne\u0301e Ada \u200b 北京!"
