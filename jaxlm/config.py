@@ -75,6 +75,11 @@ class ModelSettings:
     """How the table of positions begins. From sinusoids a small model learns from its neighbours much sooner."""
 
 
+STRUCTURE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings",
+             "hidden_act")  # fmt: skip
+"""Model settings that weights are bound to."""
+
+
 @dataclass(frozen=True)
 class DataSettings:
     train: str | None = None
@@ -213,7 +218,7 @@ class EmbeddingSettings:
     """The score that is cosine 0, to loss cosine; unset: the lowest of the training data. Lower ones are errors."""
     highest: float | None = None
     """The score that is cosine 1, to loss cosine; unset: the highest of the training data. Higher ones are errors."""
-    candidates: int = _apply(64)
+    candidates: int = 64
     """Pairs without scores are evaluated in blocks of so many rows of the file: each first text looks for its own
     second text among those of its block."""
 

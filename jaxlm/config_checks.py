@@ -7,9 +7,11 @@ from typing import Any, get_args
 
 from jaxlm.config import (
     SHARED_BY_PARTS,
+    STRUCTURE,
     Config,
     DataSettings,
     EmbeddingSettings,
+    ModelSettings,
     Part,
     PartTask,
     Stage,
@@ -148,6 +150,13 @@ def validate(config: Stage, where: str = "") -> None:
     if data.train is not None and data.mixture:
         raise UserError(f"--{where}data.train and --{where}data.mixture exclude each other")
     if isinstance(config, Config) and config.pretrain is not None:
+        for name in ("init", "random_init", *STRUCTURE):
+            value = getattr(model, name)
+            if value != getattr(ModelSettings(), name):
+                raise UserError(
+                    f"--model.{name} is {value}, but the model is what the pretrain stage makes: set "
+                    f"--pretrain.model.{name}, or leave the stage out (--pretrain None)"
+                )
         validate(config.pretrain, "pretrain.")
 
 

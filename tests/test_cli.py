@@ -330,8 +330,11 @@ def test_a_preset_that_fails_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_a_finished_run_says_so_and_ends_well(trained: Path, capsys: pytest.CaptureFixture[str], sentences) -> None:
     command = ["train", str(trained.parent / "preset.py"), "--workdir", str(trained)]
     before = (trained / "summary.json").read_bytes()
-    assert cli.main([*command, "--data.test", str(sentences["test"])]) == 0
-    assert "this run is finished" in capsys.readouterr().out
+    assert cli.main([*command, "--data.test", str(sentences["test"]), "--train.log_every", "7"]) == 0
+    said = capsys.readouterr().out
+    assert "this run is finished" in said
+    assert "changed setting, not applied: train.log_every: " in said
+    assert "another --workdir makes another run" in said
     assert (trained / "summary.json").read_bytes() == before
     assert cli.main([*command, "--data.test", str(sentences["test"]), "--seed", "5"]) == 2
     assert "seed: 0 -> 5" in capsys.readouterr().err

@@ -1,10 +1,11 @@
 """What is made of settings: of changed ones when a run goes on, and of those that would do nothing."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 
-from jaxlm.config import Config, DataSettings, OptimSettings, Phase, TaskName, TrainSettings
+from jaxlm.config import Config, DataSettings, ModelSettings, OptimSettings, Phase, Stage, TaskName, TrainSettings
 from jaxlm.config_changes import changes, fingerprint, flatten
 from jaxlm.config_checks import validate
 from jaxlm.errors import UserError
@@ -28,6 +29,15 @@ def test_labels_are_smoothed_only_where_there_are_labels(task: TaskName) -> None
     config = Config(task=task, data=DataSettings(train="x"), train=TrainSettings(label_smoothing=0.1))
     with pytest.raises(UserError, match=rf"--train\.label_smoothing is 0\.1; it must be 0 in {task}"):
         validate(config)
+
+
+@pytest.mark.parametrize(("name", "value"), [("init", "bert-base-uncased"), ("hidden_size", 256)])
+def test_the_model_of_a_pretrain_stage_is_set_there(name: str, value: Any) -> None:
+    data = DataSettings(train="a.tsv")
+    stage = Stage(task="masked_lm", model=ModelSettings(**{name: value}), data=data)
+    validate(Config(data=data, pretrain=stage))
+    with pytest.raises(UserError, match=f"--model.{name} is {value}, but .*: set --pretrain.model.{name}, or"):
+        validate(Config(data=data, model=stage.model, pretrain=stage))
 
 
 def test_the_default_directory_depends_on_what_differs_from_the_defaults_alone() -> None:

@@ -123,7 +123,7 @@ class BertForPreTraining(PretrainedModel):
         self.config = config
         self.bert = BertModel(config, dtype=dtype, rngs=rngs)
         self.mlm = MlmHead(config, dtype, rngs)
-        self.next_sentence = Linear(config.hidden_size, 2, config, dtype, rngs)
+        self.next_sentence = Linear(config.hidden_size, 2, config, jnp.float32, rngs)
 
     def __call__(
         self,
@@ -149,7 +149,7 @@ class BertForPreTraining(PretrainedModel):
         else:
             hidden = self.bert.encode(inputs, jnp.concatenate([first, predict_positions], axis=1))
             pooled, predicted = hidden[:, : first.shape[1]], hidden[:, first.shape[1] :]
-        follows = self.next_sentence(self.bert.pool(pooled)).astype(jnp.float32)
+        follows = self.next_sentence(self.bert.pool(pooled))
         follows = follows[:, 0] if pool_positions is None else follows
         words = self.bert.embeddings.word[...]
         if predict_labels is not None:
@@ -163,7 +163,7 @@ class BertForSequenceClassification(PretrainedModel):
     def __init__(self, config: BertConfig, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
         self.config = config
         self.bert = BertModel(config, dtype=dtype, rngs=rngs)
-        self.classifier = Linear(config.hidden_size, config.num_labels, config, dtype, rngs)
+        self.classifier = Linear(config.hidden_size, config.num_labels, config, jnp.float32, rngs)
 
     def __call__(
         self,
@@ -177,7 +177,7 @@ class BertForSequenceClassification(PretrainedModel):
         example_ids: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
     ) -> SequenceClassifierOutput:
-        """See `BertModel` for the arguments; logits are float32."""
+        """See `BertModel` for the arguments; logits are computed and returned in float32."""
         inputs = Inputs.fill(self.config, input_ids, attention_mask, token_type_ids,
                              position_ids, segment_ids, example_ids, dropout_key)  # fmt: skip
         first = first_tokens(inputs, pool_positions)
@@ -185,7 +185,7 @@ class BertForSequenceClassification(PretrainedModel):
         if inputs.sites is not None:
             site = inputs.sites.site(self.config.num_hidden_layers, 1).at(first)
             pooled = dropout_tokens(pooled, classifier_rate(self.config), site)
-        logits = self.classifier(pooled).astype(jnp.float32)
+        logits = self.classifier(pooled)
         return SequenceClassifierOutput(logits[:, 0] if pool_positions is None else logits)
 
 
@@ -195,7 +195,7 @@ class BertForTokenClassification(PretrainedModel):
     def __init__(self, config: BertConfig, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
         self.config = config
         self.bert = BertModel(config, with_pooler=False, dtype=dtype, rngs=rngs)
-        self.classifier = Linear(config.hidden_size, config.num_labels, config, dtype, rngs)
+        self.classifier = Linear(config.hidden_size, config.num_labels, config, jnp.float32, rngs)
 
     def __call__(
         self,
@@ -208,14 +208,14 @@ class BertForTokenClassification(PretrainedModel):
         example_ids: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
     ) -> TokenClassifierOutput:
-        """See `BertModel` for the arguments; logits are float32."""
+        """See `BertModel` for the arguments; logits are computed and returned in float32."""
         inputs = Inputs.fill(self.config, input_ids, attention_mask, token_type_ids,
                              position_ids, segment_ids, example_ids, dropout_key)  # fmt: skip
         hidden = self.bert.encode(inputs)
         if inputs.sites is not None:
             site = inputs.sites.site(self.config.num_hidden_layers, 1)
             hidden = dropout_tokens(hidden, classifier_rate(self.config), site)
-        return TokenClassifierOutput(self.classifier(hidden).astype(jnp.float32))
+        return TokenClassifierOutput(self.classifier(hidden))
 
 
 class BertForQuestionAnswering(PretrainedModel):
@@ -224,7 +224,7 @@ class BertForQuestionAnswering(PretrainedModel):
     def __init__(self, config: BertConfig, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
         self.config = config
         self.bert = BertModel(config, with_pooler=False, dtype=dtype, rngs=rngs)
-        self.qa_outputs = Linear(config.hidden_size, 2, config, dtype, rngs)
+        self.qa_outputs = Linear(config.hidden_size, 2, config, jnp.float32, rngs)
 
     def __call__(
         self,
@@ -237,8 +237,8 @@ class BertForQuestionAnswering(PretrainedModel):
         example_ids: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
     ) -> QuestionAnsweringOutput:
-        """See `BertModel` for the arguments; logits are float32."""
+        """See `BertModel` for the arguments; logits are computed and returned in float32."""
         inputs = Inputs.fill(self.config, input_ids, attention_mask, token_type_ids,
                              position_ids, segment_ids, example_ids, dropout_key)  # fmt: skip
-        logits = self.qa_outputs(self.bert.encode(inputs)).astype(jnp.float32)
+        logits = self.qa_outputs(self.bert.encode(inputs))
         return QuestionAnsweringOutput(logits[..., 0], logits[..., 1])

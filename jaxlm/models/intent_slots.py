@@ -39,8 +39,8 @@ class BertForIntentAndSlots(PretrainedModel):
     def __init__(self, config: BertConfig, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
         self.config = config
         self.bert = BertModel(config, dtype=dtype, rngs=rngs)
-        self.intent_classifier = Linear(config.hidden_size, len(config.id2intent), config, dtype, rngs)
-        self.slot_classifier = Linear(config.hidden_size, config.num_labels, config, dtype, rngs)
+        self.intent_classifier = Linear(config.hidden_size, len(config.id2intent), config, jnp.float32, rngs)
+        self.slot_classifier = Linear(config.hidden_size, config.num_labels, config, jnp.float32, rngs)
 
     def __call__(
         self,
@@ -54,7 +54,7 @@ class BertForIntentAndSlots(PretrainedModel):
         example_ids: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
     ) -> IntentAndSlotsOutput:
-        """See `BertModel` for the arguments; logits are float32."""
+        """See `BertModel` for the arguments; logits are computed and returned in float32."""
         inputs = Inputs.fill(self.config, input_ids, attention_mask, token_type_ids,
                              position_ids, segment_ids, example_ids, dropout_key)  # fmt: skip
         first = first_tokens(inputs, pool_positions)
@@ -64,8 +64,8 @@ class BertForIntentAndSlots(PretrainedModel):
             rate, last = classifier_rate(self.config), self.config.num_hidden_layers
             pooled = dropout_tokens(pooled, rate, inputs.sites.site(last, 1).at(first))
             hidden = dropout_tokens(hidden, rate, inputs.sites.site(last, 2))
-        intents = self.intent_classifier(pooled).astype(jnp.float32)
-        slots = self.slot_classifier(hidden).astype(jnp.float32)
+        intents = self.intent_classifier(pooled)
+        slots = self.slot_classifier(hidden)
         return IntentAndSlotsOutput(intents[:, 0] if pool_positions is None else intents, slots)
 
     @classmethod

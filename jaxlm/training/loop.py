@@ -28,6 +28,7 @@ from jaxlm.training.evaluation import Evaluator
 from jaxlm.training.flops import model_flops_utilization
 from jaxlm.training.model_card import write_model_card
 from jaxlm.training.optimizer import learning_rate_schedule
+from jaxlm.training.plots import plot_losses
 from jaxlm.training.records import Recorder, scalars, write_config, write_summary
 from jaxlm.training.setup import Setup, trains_tokenizer
 from jaxlm.training.step import State
@@ -47,6 +48,7 @@ class Progress:
     interval_steps: int = 0
     last_loss: float = math.nan
     wall_s: float = 0.0
+    train_s: float = 0.0  # of it, spent in training steps
     compile_s: float = 0.0
     tokens: float = 0
     examples: int = 0
@@ -87,7 +89,7 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
         progress = Progress(**saved)
     elif not state:  # the run was killed before its first checkpoint
         state = setup.initial_state()
-    earlier_wall_s, resumed_at = progress.wall_s, progress.step
+    earlier_wall_s, earlier_train_s, resumed_at = progress.wall_s, progress.train_s, progress.step
     recorder = Recorder(workdir, progress.step) if writes else None
 
     def compiled() -> jax.stages.Compiled:
@@ -147,6 +149,7 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
 
     def save(score: float | None = None) -> None:
         progress.wall_s = earlier_wall_s + time.perf_counter() - started
+        progress.train_s = earlier_train_s + meter.train_s
         with meter.paused():
             checkpoints.save(progress.step, state, dataclasses.asdict(progress), score)
 
@@ -202,22 +205,23 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
         results["dev"] = evaluator.evaluate(state["params"], setup.batches["dev"], calibrate=True)
     if "test" in setup.batches:
         results["test"] = evaluate("test")
-    wall_s = earlier_wall_s + time.perf_counter() - started
+    train_s = max(earlier_train_s + meter.train_s, 1e-9)
     results["train"] = {
         "loss": progress.last_loss,
         "steps": progress.step,
         "best_step": best or progress.step,
-        "tokens_per_second": progress.tokens / max(wall_s - progress.compile_s, 1e-9),
-        "examples_per_second": progress.examples / max(wall_s - progress.compile_s, 1e-9),
-        "wall_s": wall_s,
+        "tokens_per_second": progress.tokens / train_s,
+        "examples_per_second": progress.examples / train_s,
+        "wall_s": earlier_wall_s + time.perf_counter() - started,
+        "train_s": train_s,
         "compile_s": progress.compile_s,
     }
     with console.phase("writing the model"):
         write_model(setup, state["params"], workdir / "model", results)
-    if writes:
-        write_summary(workdir, results)
     if recorder:
         recorder.close()
+        plot_losses({name: workdir}, workdir / "loss.png")
+        write_summary(workdir, results)  # last: with it the run is finished
     checkpoints.close()
     distributed.meet(f"{name}: written")
     return results
@@ -294,6 +298,12 @@ class _Meter:
         self._idle_since: float | None = None
         self._counted: list[_Work] = []
         self._waited = 0.0
+        self._told_s = 0.0  # up to the last call of `speeds`
+
+    @property
+    def train_s(self) -> float:
+        """Seconds spent training, up to the last step counted."""
+        return self._told_s + self._until - self._since
 
     def count(self, step: int) -> None:
         """A CPU runs the next step while that is dispatched: this one was done before, as `waiting_for_data` saw."""
@@ -302,7 +312,11 @@ class _Meter:
         self._idle_since = None
 
     def paused(self) -> "_Pause":
-        return _Pause(lambda seconds: setattr(self, "_since", self._since + seconds))
+        def report(seconds: float) -> None:
+            self._since += seconds
+            self._until += seconds
+
+        return _Pause(report)
 
     def waiting_for_data(self, pending: dict[str, Any] | None) -> "_Pause":
         """Counts a wait that left the device idle: the step before, `pending`, was done when the batch came."""
@@ -327,6 +341,7 @@ class _Meter:
         utilization = model_flops_utilization(result["model_flops_per_second"], self._devices, self._dtype)
         if utilization is not None:
             result["model_flops_utilization"] = utilization
+        self._told_s = self.train_s
         self._since, self._waited = self._until, 0.0
         self._counted.clear()
         return result

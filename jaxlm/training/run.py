@@ -33,12 +33,14 @@ def run(config: Config, name: str, console: Console) -> None:
     distributed.agree("settings", flatten(config))
     distributed.check_shared(workdir)
     applied = check_workdir(workdir, config)
-    for change in applied:
-        console.say(f"changed setting, applied: {change}")
     if (summary := distributed.of_first("summary", read_summary(workdir))) is not None:
         console.say(f"this run is finished: {workdir}")
+        for change in applied:
+            console.say(f"changed setting, not applied: {change}; another --workdir makes another run")
         _report(config, workdir, summary, console)
         return
+    for change in applied:
+        console.say(f"changed setting, applied: {change}")
     mesh = mesh_for(config.mesh)
     platform = mesh.devices.flat[0].device_kind
     laid_out = f", mesh {describe(mesh)}" if mesh.size > 1 else ""
@@ -94,10 +96,7 @@ def _train_one(config: Config, workdir: Path, name: str, mesh: Mesh, console: Co
     made = workdir / "tokenizer"
     kept = distributed.of_first("tokenizer", (made / "vocab.txt").is_file())  # the last of its files
     setup = prepare(config, mesh, console, name, made if kept and trains_tokenizer(config) else None)
-    summary = train(setup, workdir, console, name)
-    if jax.process_index() == 0:
-        plot_losses({name: workdir}, workdir / "loss.png")
-    return summary
+    return train(setup, workdir, console, name)
 
 
 def _train_stages(config: Config, workdir: Path, name: str, mesh: Mesh, console: Console) -> dict[str, Any]:
@@ -143,7 +142,7 @@ def _report(config: Config, workdir: Path, summary: dict[str, Any], console: Con
     if config.task != "masked_lm" and judged:
         _show_predictions(config, workdir / "model", judged, console)
     console.say(f"training took {duration(summary['train']['wall_s'])} "
-                f"({summary['train']['tokens_per_second']:.0f} tokens/s after compilation)")  # fmt: skip
+                f"({summary['train']['tokens_per_second']:.0f} tokens/s while it trained)")  # fmt: skip
     console.say(f"loss curve: {workdir / 'loss.png'}")
     console.say(f"model: {workdir / 'model'}")
     for command in _what_next(config, workdir / "model"):

@@ -16,7 +16,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from jaxlm.config import Config, ModelSettings, Part, as_part
+from jaxlm.config import STRUCTURE, Config, ModelSettings, Part, as_part
 from jaxlm.data.loader import Batches, Examples, make_batches
 from jaxlm.data.part_batches import PartBatches, PartsInTurn
 from jaxlm.data.sources import Table
@@ -282,7 +282,13 @@ def scans_layers(setting: str, platform: str, layers: int) -> bool:
 
 def _tokenizer(config: Config, init: Path | None, train: Sequence[Table]) -> TextTokenizer:
     if config.data.tokenizer is not None:
-        return TextTokenizer.load(hub.resolve(config.data.tokenizer, weights=False))
+        tokenizer = TextTokenizer.load(hub.resolve(config.data.tokenizer, weights=False))
+        if init is not None and not config.model.random_init and tokenizer.vocab != TextTokenizer.load(init).vocab:
+            raise UserError(
+                f"--data.tokenizer {config.data.tokenizer} has another vocabulary than the weights of "
+                f"{config.model.init} were trained with; leave it out, or start at random: --model.random_init"
+            )
+        return tokenizer
     if init is not None:
         return TextTokenizer.load(init)
     # Many questions may share a context.
@@ -303,6 +309,13 @@ def _shape(
             raise UserError(
                 f"{model.init}: the tokenizer knows {tokenizer.vocab_size} tokens, the model only {shape.vocab_size}"
             )
+        for name in STRUCTURE:
+            asked, found = getattr(model, name), getattr(shape, name)
+            if asked not in (getattr(ModelSettings(), name), found):
+                raise UserError(
+                    f"--model.{name} is {asked}, and {model.init} has {found}: set it so, or start from a shape of "
+                    "your own without --model.init"
+                )
     else:
         shape = _from_scratch(model, tokenizer.vocab_size)
         shape = dataclasses.replace(shape, pad_token_id=tokenizer.special_ids["pad"])

@@ -58,7 +58,7 @@ def stand_in(config: Config, folder: Path, *, data_is_given: bool, tokens: int |
         directory = _tokenizer(data.tokenizer, data.vocab_size, folder / "tokenizer", assumed)
         data = dataclasses.replace(data, tokenizer=str(directory))
     if real:
-        return StandIn(_without_dev(config, model=model, data=data), assumed)
+        return StandIn(dataclasses.replace(config, model=model, data=data), assumed)
     scale = max(max([train.batch_size, *(phase.batch_size or 0 for phase in train.phases)]) / MOST_EXAMPLES, 1.0)
     columns: dict[str, Any] = dict.fromkeys(("text", "text_pair", "negative", "label", "words", "tags"))
     data = dataclasses.replace(data, **columns, pairs=False, header="auto", validation=0.0, documents="blank_lines")
@@ -79,7 +79,7 @@ def stand_in(config: Config, folder: Path, *, data_is_given: bool, tokens: int |
             file.writelines(json.dumps(row) + "\n" for row in itertools.islice(rows, max(train.batch_size, 2)))
         data = dataclasses.replace(data, train=str(path), bad_rows="error")
         assumed.append(f"no data given: {how_long} are assumed; --tokens_per_example or --data.train says more")
-    return StandIn(_without_dev(config, model=model, data=data, train=train), assumed, scale)
+    return StandIn(dataclasses.replace(config, model=model, data=data, train=train), assumed, scale)
 
 
 def _scaled_down(train: TrainSettings, scale: float) -> TrainSettings:
@@ -88,11 +88,6 @@ def _scaled_down(train: TrainSettings, scale: float) -> TrainSettings:
         for phase in train.phases
     )
     return dataclasses.replace(train, batch_size=math.ceil(train.batch_size / scale), phases=phases)
-
-
-def _without_dev(config: Config, **changes: Any) -> Config:
-    train = changes.pop("train", config.train)
-    return dataclasses.replace(config, **changes, train=dataclasses.replace(train, patience=None, target=None))
 
 
 def _is_here(spec: str | None) -> bool:

@@ -73,6 +73,14 @@ def test_bfloat16_compute_differs_from_float32_by_less_than_2_percent_rms(checkp
         assert 1e-4 < np.linalg.norm(difference) / np.linalg.norm(expected) < 2e-2
 
 
+def test_logits_are_float32_though_products_are_bfloat16(checkpoints: Checkpoints) -> None:
+    arrays = batch("erf", padded=False)
+    for name in ("BertForSequenceClassification", "BertForTokenClassification", "BertForQuestionAnswering"):
+        for logits in outputs(checkpoints.model(name, dtype=jnp.bfloat16), **arrays):
+            assert logits.dtype == jnp.float32
+            assert (logits != logits.astype(jnp.bfloat16)).mean() > 0.9, name
+
+
 def test_layer_norm_of_bfloat16_is_rounded_once_at_the_end() -> None:
     x = jnp.array(np.random.default_rng(0).normal(8.0, 1.0, (4, 32)), jnp.bfloat16)
     found = quick_jit(LayerNorm(SHAPES["erf"], jnp.bfloat16))(x)

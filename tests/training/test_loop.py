@@ -20,11 +20,12 @@ import pytest
 from jaxlm.config import Config, DataSettings, MeshSettings, ModelSettings, OptimSettings, TrainSettings
 from jaxlm.console import Console
 from jaxlm.data.tokenizer import TextTokenizer
-from jaxlm.errors import NonFiniteLoss
+from jaxlm.errors import NonFiniteLoss, UserError
 from jaxlm.parallel.mesh import make_mesh, put_batch
 from jaxlm.predict import Predictor
 from jaxlm.tasks.multi_label import MultiLabel
 from jaxlm.training import loop, records
+from jaxlm.training.checkpoint import Checkpoints
 from jaxlm.training.optimizer import learning_rate_schedule
 from jaxlm.training.run import prepare
 from jaxlm.training.run import run as run_config
@@ -92,6 +93,22 @@ def test_waiting_for_data_is_what_leaves_the_device_idle(config: Config, step_is
     assert meter.speeds()["input_wait_share"] == pytest.approx(share, abs=0.05)
 
 
+def test_evaluations_and_checkpoints_are_no_training_time(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock.now)
+    meter = loop._Meter(ready(config))
+    for step in range(1, 6):
+        meter.dispatched[step] = loop._Work(100, 10, 1e6)
+        clock.now += 1
+        meter.count(step)
+        if step == 2:
+            assert meter.speeds()["seconds_per_step"] == 1
+        with meter.paused():
+            clock.now += 10
+        assert meter.train_s == step
+    assert meter.speeds()["seconds_per_step"] == 1
+
+
 @pytest.mark.parametrize("runs_while_dispatched", [True, False])
 def test_every_line_counts_the_time_of_its_own_steps(
     config: Config, monkeypatch: pytest.MonkeyPatch, runs_while_dispatched: bool
@@ -131,6 +148,7 @@ def test_a_run_learns_and_leaves_what_the_readme_says(config: Config, tmp_path: 
     summary, said = run(change(config, train={"steps": 60}), tmp_path)
     assert summary["dev"]["accuracy"] > 0.85 > 0.6 > summary["dev"]["majority_accuracy"]
     assert {"tokens_per_second", "wall_s", "compile_s"} <= summary["train"].keys()
+    assert 0 < summary["train"]["train_s"] < summary["train"]["wall_s"] - summary["train"]["compile_s"]
     assert json.loads((tmp_path / "summary.json").read_text()) == json.loads(json.dumps(summary))
     names = {path.name for path in (tmp_path / "model").iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "README.md"} <= names
@@ -301,6 +319,37 @@ def test_dev_alone_chooses_a_threshold_and_the_best_checkpoints_is_kept(config: 
 def _written(path: Path, lines: list[str]) -> Path:
     path.write_text("".join(f"{line}\n" for line in lines))
     return path
+
+
+def test_a_run_is_finished_when_all_is_written(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "plot_losses", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, tmp_path)
+    assert not (tmp_path / "summary.json").exists()
+    checkpoints = Checkpoints(tmp_path / "checkpoints", True)
+    before = checkpoints.restore(STEPS, ready(config).abstract_state())[1]["train_s"]
+    checkpoints.close()
+    run(config, tmp_path)
+    assert (tmp_path / "loss.png").is_file()
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["train"]["train_s"] == pytest.approx(before, abs=1e-6)  # no step was taken again
+
+
+def test_weights_are_bound_to_their_vocabulary_and_structure(config: Config, tmp_path: Path) -> None:
+    TextTokenizer.train([text for text, _ in make_sentences(300, 0)], 40, lowercase=True).save(tmp_path, max_length=64)
+    other = change(config, data={"tokenizer": str(tmp_path)})
+    with pytest.raises(UserError, match=r"has another vocabulary than the weights of .* were trained with"):
+        ready(other)
+    ready(change(other, model={"random_init": True}))
+    ready(change(config, data={"tokenizer": config.model.init}))
+    layers = ready(config).bert_config.num_hidden_layers
+    with pytest.raises(UserError, match=f"--model.num_hidden_layers is 7, and .* has {layers}"):
+        ready(change(config, model={"num_hidden_layers": 7}))
+    ready(change(config, model={"num_hidden_layers": layers}))
 
 
 def test_a_seed_decides_on_order_new_weights_and_dropout(config: Config) -> None:
