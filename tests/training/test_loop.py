@@ -418,8 +418,8 @@ def test_a_step_moves_the_weights_and_donates_the_old_state(config: Config) -> N
 def test_a_run_is_set_up_as_it_was_told(config: Config, tmp_path: Path) -> None:
     TextTokenizer.train([text for text, _ in make_sentences(300, 0)], 60, lowercase=True).save(tmp_path, max_length=64)
     told = change(
-        config, model={"hidden_dropout": 0.3, "attention_dropout": 0.2}, data={"tokenizer": str(tmp_path)},
-        train={"steps": None, "epochs": 2.05, "eval_every": None},
+        config, model={"random_init": True, "hidden_dropout": 0.3, "attention_dropout": 0.2},
+        data={"tokenizer": str(tmp_path)}, train={"steps": None, "epochs": 2.05, "eval_every": None},
     )  # fmt: skip
     setup = ready(told)
     assert (setup.bert_config.hidden_dropout_prob, setup.bert_config.attention_probs_dropout_prob) == (0.3, 0.2)
