@@ -155,7 +155,7 @@ def validate(config: Stage, where: str = "") -> None:
             if value != getattr(ModelSettings(), name):
                 raise UserError(
                     f"--model.{name} is {value}, but the model is what the pretrain stage makes: set "
-                    f"--pretrain.model.{name}, or leave the stage out (--pretrain None)"
+                    f"--pretrain.model.{name}, or write a preset without that stage"
                 )
         validate(config.pretrain, "pretrain.")
 
