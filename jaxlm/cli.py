@@ -4,10 +4,10 @@ import contextlib
 import difflib
 import importlib
 import logging
-import os
 import sys
 from collections.abc import Iterator
 
+from jaxlm.console import nobody_reads
 from jaxlm.errors import RunFailed, UserError
 from jaxlm.parallel import distributed
 
@@ -62,10 +62,11 @@ def main(arguments: list[str] | None = None) -> int:
         return distributed.fail(1, str(error))
     except KeyboardInterrupt:
         return distributed.fail(130, "stopped")
-    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        distributed.leave()
-        return 0
+    except BrokenPipeError:  # the reader of a verb's results, such as head, has seen enough
+        nobody_reads(sys.stdout)
+        if distributed.member() is None:
+            return 0
+        return distributed.fail(1, "nobody reads what process 0 writes")
     except Exception as error:
         if distributed.member() is None:
             raise

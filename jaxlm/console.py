@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import sys
 import threading
 import time
@@ -36,8 +37,11 @@ class Console:
         with self._lock:
             clear = "\r" + " " * self._pending + "\r" if self._pending else ""
             self._pending = 0 if final else len(text)
-            self._stream.write(clear + text + ("\n" if final else ""))
-            self._stream.flush()
+            try:
+                self._stream.write(clear + text + ("\n" if final else ""))
+                self._stream.flush()
+            except BrokenPipeError:  # what is done matters more than what is said of it
+                nobody_reads(self._stream)
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[list[str]]:
@@ -68,6 +72,11 @@ class Console:
         done = round(20 * step / max(steps, 1))
         bar = "#" * done + "." * (20 - done)
         self.update(f"{name} [{bar}] {step}/{steps}  {facts}  {duration(seconds_left)} left")
+
+
+def nobody_reads(stream: TextIO) -> None:
+    """Lets what is written from now on, and what is buffered, vanish: the reader of the pipe has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class ConsoleHandler(logging.Handler):

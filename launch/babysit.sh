@@ -18,7 +18,7 @@ babysit() {
   fi
   trap 'say "leaving $name alone; the same command goes on with it, \`tpu_vm.sh delete $name\` gives it back"; exit 130' INT
   trap 'say "leaving $name alone; the same command goes on with it, \`tpu_vm.sh delete $name\` gives it back"; exit 143' TERM
-  failed=0 ran=0
+  failed=0 ran=0 unreachable=0
   while :; do
     if ! found=$(look); then
       [ -n "$seen" ] || exit 1 # no project, no permission, no such zone
@@ -67,11 +67,14 @@ pause() {
 # Looks after the run on machines that are there.
 tend() {
   local lines codes code
-  if ! lines=$(states); then # they may be going just now
-    say "the hosts cannot be reached"
+  if ! lines=$(states); then # they may be going just now, or no key, no firewall lets this machine in
+    unreachable=$((unreachable + 1))
+    say "the hosts cannot be reached ($unreachable of 15)"
+    [ "$unreachable" -lt 15 ] || count_failure 1 # nobody pays for ever for machines that nobody can use
     pause
     return
   fi
+  unreachable=0
   lines=$(grep '^jaxlm-run ' <<<"$lines") || lines='jaxlm-run ? absent'
   case "$lines" in
     *" running"*) # also while others have ended: they all do, within a minute or two
@@ -119,7 +122,7 @@ start() {
 
 count_failure() { # EXIT_CODE of this script if that was once too often
   [ "$ran" -lt 1800 ] || failed=0 # half an hour of training is worth a new start
-  ran=0
+  ran=0 unreachable=0
   failed=$((failed + 1))
   if [ "$failed" -gt "$failures" ]; then
     say "$failed failures; giving up"

@@ -46,7 +46,7 @@ find_python() {
 # (jax/_src/hardware_utils.py).
 has_tpu() {
   local device vendor kind
-  compgen -G '/dev/accel*' >/dev/null && return
+  compgen -G '/dev/accel[0-9]*' >/dev/null && return
   for device in /sys/bus/pci/devices/*; do
     { read -r vendor <"$device/vendor" && read -r kind <"$device/device"; } 2>/dev/null || continue
     case "$vendor $kind" in

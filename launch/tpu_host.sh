@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What tpu_vm.sh does on each host of a TPU slice; run there, by it.
 #
-#     tpu_host.sh setup [BUCKET]             Python by uv, the project's environment, the bucket mounted as /mnt/jaxlm
+#     tpu_host.sh setup [BUCKET]             Python by uv, the project's environment, the bucket mounted as /mnt/jaxlm;
+#                                            without one that is a directory of the host
 #     tpu_host.sh start NAME VERB ...        starts the run NAME as a systemd unit, which outlives the ssh session
 #     tpu_host.sh state NAME                 prints "jaxlm-run HOST running", "... exit CODE" or "... absent"
 #     tpu_host.sh stop NAME                  SIGTERM: the run saves itself
@@ -13,10 +14,13 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export PATH="$HOME/.local/bin:$PATH"
 shared=/mnt/jaxlm # the bucket, at the same place on every machine
 bucket_file=$HOME/.jaxlm_bucket
+bucket_unit=jaxlm_bucket # no run's: names of runs have no _
 
 mount_bucket() {
+  if [ -s "$bucket_file" ] && mountpoint -q "$shared"; then return; fi
+  sudo fusermount -uz "$shared" 2>/dev/null || true # what a gcsfuse that died has left
+  sudo install -d -o "$(id -u)" -g "$(id -g)" "$shared"
   [ -s "$bucket_file" ] || return 0
-  mountpoint -q "$shared" && return
   if ! command -v gcsfuse >/dev/null; then # https://cloud.google.com/storage/docs/cloud-storage-fuse/install
     curl -fsSL https://packages.cloud.google.com/apt/doc/apt-key.gpg | sudo tee /usr/share/keyrings/cloud.google.asc >/dev/null
     echo "deb [signed-by=/usr/share/keyrings/cloud.google.asc] https://packages.cloud.google.com/apt gcsfuse-$(lsb_release -cs) main" |
@@ -24,10 +28,22 @@ mount_bucket() {
     sudo apt-get -o DPkg::Lock::Timeout=300 update -qq
     sudo apt-get -o DPkg::Lock::Timeout=300 install -y -qq gcsfuse
   fi
-  sudo install -d -o "$(id -u)" -g "$(id -g)" "$shared"
-  # A checkpoint is written beside its place and renamed: in a bucket without hierarchical namespace gcsfuse renames
-  # directories only up to this many files, and by default none.
-  gcsfuse --implicit-dirs --rename-dir-limit=100000 "$(cat "$bucket_file")" "$shared"
+  # A unit of its own: it outlives this login, and at a shutdown it ends after the run (After= of start), which saves
+  # itself into the bucket until then. A checkpoint is written beside its place and renamed: in a bucket without
+  # hierarchical namespace gcsfuse renames directories only up to this many files, and by default none.
+  fresh_unit "$bucket_unit" --property=After=network-online.target \
+    "$(command -v gcsfuse)" --foreground --implicit-dirs --rename-dir-limit=100000 "$(cat "$bucket_file")" "$shared"
+  for _ in $(seq 60); do
+    ! mountpoint -q "$shared" || return 0
+    sleep 1
+  done
+  fail "the bucket $(cat "$bucket_file") is not mounted on $(hostname) after a minute; journalctl -u $bucket_unit says why"
+}
+
+fresh_unit() { # NAME ARGUMENTS of systemd-run
+  sudo systemctl stop "$1" 2>/dev/null || true # one that ended keeps its exit code, and its name, until now
+  sudo systemctl reset-failed "$1" 2>/dev/null || true
+  sudo systemd-run --quiet --unit="$1" --uid="$(id -u)" --gid="$(id -g)" --setenv=HOME="$HOME" "${@:2}"
 }
 
 case "${1:-}" in
@@ -49,12 +65,10 @@ case "${1:-}" in
       echo "$name is running on $(hostname)"
       exit 0
     fi
-    mount_bucket # again after a reboot; not inside the unit, whose end would end the mount
-    sudo systemctl stop "$unit" 2>/dev/null || true # one that ended keeps its exit code, and its name, until now
-    sudo systemctl reset-failed "$unit" 2>/dev/null || true
+    mount_bucket # again after a reboot
     # mixed: SIGTERM goes to the main process alone, which saves and then ends its own workers.
-    sudo systemd-run --quiet --unit="$unit" --uid="$(id -u)" --gid="$(id -g)" --working-directory="$root" \
-      --setenv=HOME="$HOME" --property=RemainAfterExit=yes --property=KillMode=mixed --property=TimeoutStopSec=300 \
+    fresh_unit "$unit" --working-directory="$root" --property=After="network-online.target $bucket_unit.service" \
+      --property=RemainAfterExit=yes --property=KillMode=mixed --property=TimeoutStopSec=300 \
       --property=StandardOutput=append:"$log" --property=StandardError=append:"$log" \
       "$root/launch/tpu_host.sh" exec "$@"
     echo "$name started on $(hostname)"

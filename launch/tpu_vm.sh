@@ -16,10 +16,13 @@
 #     --spot | --reserved     cheap, and taken away at need | from your reservation; neither: on demand
 #     --slices N              so many slices of that type, as one run
 #     --create-flag FLAG      handed on to `queued-resources create`, such as --network=N; may be repeated
+#     --connect-flag FLAG     handed on to `queued-resources ssh` and `scp`, such as --tunnel-through-iap, --internal-ip;
+#                             may be repeated
 #     --bucket B              mounted on every host as /mnt/jaxlm; runs go to /mnt/jaxlm/runs/NAME unless --workdir is
 #                             given, so that NAME resumes on new machines
 #     --poll S                seconds between two looks of babysit (60)
-#     --failures N            how often babysit starts a run again that failed, other than by preemption (3)
+#     --failures N            how often babysit starts a run again that failed, other than by preemption (3); hosts that
+#                             15 looks in a row did not reach count as a failure
 #     --keep                  babysit leaves the machines there at the end
 #     --dry-run               prints the commands instead
 #
@@ -41,7 +44,7 @@ case "$name" in
 esac
 [[ $name =~ ^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$ ]] || fail "NAME is '$name'; it must be letters a-z, digits and -, as in sst2-spot"
 shift 2
-accelerator='' runtime='' tier='' slices=1 bucket='' poll=60 failures=3 keep='' dry_run='' where=() create_flags=()
+accelerator='' runtime='' tier='' slices=1 bucket='' poll=60 failures=3 keep='' dry_run='' where=() create_flags=() connect_flags=()
 while [ $# -gt 0 ]; do
   case "$1" in
     -h | --help) usage; exit 0 ;;
@@ -51,7 +54,7 @@ while [ $# -gt 0 ]; do
       [ -z "$tier" ] || [ "$tier" = "$1" ] || fail "--spot and --reserved exclude each other"
       tier=$1
       ;;
-    --zone | --project | --accelerator | --runtime | --slices | --create-flag | --bucket | --poll | --failures)
+    --zone | --project | --accelerator | --runtime | --slices | --create-flag | --connect-flag | --bucket | --poll | --failures)
       [ $# -gt 1 ] || fail "$1 needs a value"
       case "$1" in
         --zone | --project) where+=("$1=$2") ;;
@@ -59,6 +62,7 @@ while [ $# -gt 0 ]; do
         --runtime) runtime=$2 ;;
         --slices) slices=$2 ;;
         --create-flag) create_flags+=("$2") ;;
+        --connect-flag) connect_flags+=("$2") ;;
         --bucket)
           bucket=${2#gs://} bucket=${bucket%/}
           [[ $bucket =~ ^[a-z0-9][-_.a-z0-9]+$ ]] || fail "--bucket is '$2'; it must be a bucket's name, without a folder"
@@ -107,6 +111,7 @@ esac
 [ "$verb" != babysit ] || [ -n "$bucket" ] || fail "babysit needs --bucket: what is on the machines goes with them"
 
 queue=(gcloud compute tpus queued-resources)
+reach=(${where[@]+"${where[@]}"} ${connect_flags[@]+"${connect_flags[@]}"})
 everywhere=(--worker=all --node=all)
 there=jaxlm # the project, in the home directory of each host
 
@@ -152,11 +157,11 @@ delete() {
 }
 
 on_hosts() { # COMMAND, on every host
-  step "${queue[@]}" ssh "$name" ${where[@]+"${where[@]}"} "${everywhere[@]}" --quiet --command="$1"
+  step "${queue[@]}" ssh "$name" ${reach[@]+"${reach[@]}"} "${everywhere[@]}" --quiet --command="$1"
 }
 
 send() { # FILE DESTINATION, to every host
-  step "${queue[@]}" scp "$1" "$name:$2" ${where[@]+"${where[@]}"} "${everywhere[@]}" --quiet
+  step "${queue[@]}" scp "$1" "$name:$2" ${reach[@]+"${reach[@]}"} "${everywhere[@]}" --quiet
 }
 
 setup() {
@@ -211,7 +216,7 @@ case "$verb" in
   run) run "$@" ;;
   status) status ;;
   logs)
-    step "${queue[@]}" ssh "$name" ${where[@]+"${where[@]}"} --worker=0 --node=0 --quiet --command="tail -n 100 -F jaxlm-$name.log"
+    step "${queue[@]}" ssh "$name" ${reach[@]+"${reach[@]}"} --worker=0 --node=0 --quiet --command="tail -n 100 -F jaxlm-$name.log"
     ;;
   delete) delete ;;
   babysit)

@@ -1,6 +1,7 @@
 """Which processes a run consists of, as its launcher tells them by their environment. Imports jax only where JAX asks
 the network (TPU, Kubernetes)."""
 
+import contextlib
 import importlib.util
 import os
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import NamedTuple
 
 from jaxlm.errors import UserError
 
+_ROOT = Path("/")
+_TPUS = [["0x1ae0", device] for device in ("0x005e", "0x0062", "0x0063", "0x006f", "0x0076")]  # v4 to v7x
 OWN = ("JAXLM_COORDINATOR", "JAXLM_NUM_PROCESSES", "JAXLM_PROCESS_ID")
 PORT = 8476  # where a launcher names hosts and no port
 WAIT_S = 300  # how long processes wait for one another at the start, as in jax.distributed.initialize
@@ -195,8 +198,18 @@ def _uses_gpus() -> bool:
 
 
 def has_tpu() -> bool:
-    """Whether this machine shows the device files that TPUs have."""
-    return Path("/dev/vfio").exists() or any(Path("/dev").glob("accel*"))
+    """Whether this machine has TPUs; as launch/local.sh asks.
+
+    Up to v4 they are files that no other device has; later ones lie under /dev/vfio, as other devices do, and their
+    numbers on the PCI bus tell them apart (jax/_src/hardware_utils.py).
+    """
+    if any(_ROOT.glob("dev/accel[0-9]*")):
+        return True
+    for device in _ROOT.glob("sys/bus/pci/devices/*"):
+        with contextlib.suppress(OSError):
+            if [(device / name).read_text().strip() for name in ("vendor", "device")] in _TPUS:
+                return True
+    return False
 
 
 def _tpu() -> Cluster | None:

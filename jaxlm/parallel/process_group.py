@@ -24,7 +24,7 @@ _LEAVE_S = 10  # process 0 waits so long for the others to be gone
 
 
 class Stop(NamedTuple):
-    """What was agreed: the run stops after `step`, or, where that is None, at the end of its loop."""
+    """What was agreed: the run stops at that call of `Member.reached`, or, where `step` is None, at its loop's end."""
 
     step: int | None
     signal: int
@@ -52,8 +52,8 @@ class Member:
         self._hub, self._end = hub, end
         self._changed = threading.Condition()
         self._met: dict[str, Any] | None = None
-        self._step: int | str | None = None  # the last one dispatched; None outside of a loop
-        self._asked = False
+        self._step: int | str | None = None  # the last call of `reached`; None outside of a loop
+        self._asked = self._asked_before_met = False
         self._stop: Stop | None = None
         self._failure: str | None = None  # of this very process
         self._over = False
@@ -125,7 +125,10 @@ class Member:
         self._line.send(signal=signal_number)
 
     def reached(self, step: int) -> Stop | None:
-        """To be called before the first step and after each; returns what was agreed when it is time to stop."""
+        """To be called where the loop can stop, `step` being 0, 1, 2 ...; returns what was agreed when it is time to.
+
+        All processes come to the same places, one of them perhaps later than another.
+        """
         with self._changed:
             self._step = step
             self._changed.wait_for(lambda: not self._asked or self._stop is not None)
@@ -133,11 +136,17 @@ class Member:
             return stop if stop is not None and stop.step is not None and step >= stop.step else None
 
     def past_the_loop(self) -> Stop | None:
-        """To be called after the last step; returns what was agreed, if a stop was."""
+        """To be called after the loop; waits for all, and returns what was agreed, if a stop was asked for by then.
+
+        The hub's messages come in one order to all: either each hears of the request before the meeting's end, or none
+        does, and a later request finds nobody in a loop.
+        """
         with self._changed:
             self._step = PAST
-            self._changed.wait_for(lambda: not self._asked or self._stop is not None)
-            return self._stop
+        self.meet("the end of the loop")
+        with self._changed:
+            self._changed.wait_for(lambda: not self._asked_before_met or self._stop is not None)
+            return self._stop if self._asked_before_met else None
 
     def outside(self) -> None:
         """From here on, or up to the next loop, nothing is lost by leaving at once."""
@@ -174,6 +183,9 @@ class Member:
         with self._changed:
             if "met" in message:
                 self._met = message
+                self._asked_before_met = self._asked
+                if self._step == PAST:  # all are, so that none is in a loop
+                    self._step = None
             elif "where" in message:
                 self._asked = True
                 self._line.send(step=self._step)
@@ -191,10 +203,10 @@ class Member:
     def _leave(self, code: int, why: str) -> None:
         """Ends this process; process 0, where JAX's coordination has its home too, after all others."""
         self._over = True
-        sys.stdout.flush()
-        if why:
-            sys.stderr.write(f"{'' if why.startswith('stopped') else 'error: '}{why}\n")
-            sys.stderr.flush()
+        for stream, text in ((sys.stdout, ""), (sys.stderr, why)):
+            with contextlib.suppress(OSError):  # nobody may be reading
+                stream.write(text and f"{'' if text.startswith('stopped') else 'error: '}{text}\n")
+                stream.flush()
         with contextlib.suppress(OSError):  # process 0 may be gone
             self._line.socket.shutdown(socket.SHUT_RDWR)
         if self._hub is not None:

@@ -1,6 +1,7 @@
 """Checkpoints of a run, by orbax: written whole or not at all, in the background, restored onto any mesh."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +12,28 @@ State = dict[str, Any]
 logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of every checkpoint without a score
 
 
+class _Chosen(policies.PreservationPolicy):
+    """Keeps the checkpoint of one step."""
+
+    step: int | None = None
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        return [checkpoint.step == self.step for checkpoint in checkpoints]
+
+
 class Checkpoints:
-    """The newest checkpoint of a run, and the best by a dev metric.
+    """The newest checkpoint of a run, and one that is chosen.
 
     A checkpoint holds the training state and `progress`, a small JSON dict of what the loop must remember besides.
 
     Args:
       directory: made if it is not there.
-      larger_is_better: of the score that `save` is given.
     """
 
-    def __init__(self, directory: Path, larger_is_better: bool):
-        best = policies.BestN(
-            get_metric_fn=lambda metrics: metrics["score"],
-            reverse=not larger_is_better,
-            n=1,
-            keep_checkpoints_without_metrics=False,
-        )
+    def __init__(self, directory: Path):
+        self._chosen = _Chosen()
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(1), best]),
-            best_fn=lambda metrics: metrics["score"],
-            best_mode="max" if larger_is_better else "min",
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(1), self._chosen]),
             enable_async_checkpointing=True,
         )
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
@@ -40,14 +42,15 @@ class Checkpoints:
         """The step of the newest whole checkpoint."""
         return self._manager.latest_step()
 
-    def best(self) -> int | None:
-        """The step with the best score; None where none was scored."""
-        return self._manager.best_step()
+    def save(self, step: int, state: State, progress: dict[str, Any], keep: int | None = None) -> None:
+        """Copies the state off the devices and writes it in the background.
 
-    def save(self, step: int, state: State, progress: dict[str, Any], score: float | None = None) -> None:
-        """Copies the state off the devices and writes it in the background."""
+        Args:
+          keep: the step of an earlier checkpoint that stays; all others go, once this one is whole.
+        """
+        self._chosen.step = keep
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress))
-        self._manager.save(step, args=arguments, metrics=None if score is None else {"score": score}, force=True)
+        self._manager.save(step, args=arguments, force=True)
 
     def restore(self, step: int, abstract_state: State) -> tuple[State, dict[str, Any]]:
         """Reads a checkpoint into the shapes and shardings of `abstract_state` (`jax.ShapeDtypeStruct` leaves)."""

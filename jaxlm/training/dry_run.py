@@ -97,7 +97,7 @@ def _walk(config: Config, workdir: Path, mesh: Mesh, console: Console, name: str
                 evaluation_s += (time.perf_counter() - started) * (end - start) * rounds
             console.say(f"{name}: one evaluation step on {split}")
     with console.phase(f"{name}: checkpoint, saved and restored"):
-        checkpoints = Checkpoints(workdir / "checkpoints", setup.task.larger_is_better)
+        checkpoints = Checkpoints(workdir / "checkpoints")
         checkpoints.save(1, state, {})
         checkpoints.wait()
         state, _ = checkpoints.restore(1, setup.abstract_state())

@@ -1,8 +1,9 @@
 """The training loop, in the order in which things happen.
 
 Contract: a step is dispatched before the previous step's loss is read, so the device never waits for the host; the
-loss of every step is read, and nothing is saved before the losses up to it were finite; an evaluation comes before the
-checkpoint of its step, which remembers its score; what the loop must know after a restart is in the checkpoint.
+loss of every step is read, and nothing is saved before the losses up to it were finite; a step that is evaluated is
+saved before, so that a stop need not wait, and evaluated again after a restart from it, since only a later checkpoint
+knows the score; what else the loop must know after a restart is in the checkpoint.
 """
 
 import dataclasses
@@ -40,9 +41,10 @@ class Progress:
     """What the loop remembers across restarts; saved in every checkpoint."""
 
     step: int = 0
+    evaluated: int = 0  # the step of the last evaluation on dev
     best_score: float | None = None
+    best_step: int | None = None
     evaluations_without_gain: int = 0
-    stopped_because: str | None = None  # ended before the last step
     interval_loss: float = 0.0  # sum of the losses since the last log line
     interval_losses: list[float] = dataclasses.field(default_factory=list)  # likewise, of each of several losses
     interval_steps: int = 0
@@ -81,7 +83,7 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
         write_config(workdir, config)
         if trains_tokenizer(config):
             setup.tokenizer.save(workdir / "tokenizer", max_length=config.data.max_length)
-    checkpoints = Checkpoints(workdir / "checkpoints", task.larger_is_better)
+    checkpoints = Checkpoints(workdir / "checkpoints")
     progress = Progress()
     if (found := checkpoints.latest()) is not None:
         with console.phase(f"restoring step {found}"):
@@ -90,7 +92,7 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
     elif not state:  # the run was killed before its first checkpoint
         state = setup.initial_state()
     earlier_wall_s, earlier_train_s, resumed_at = progress.wall_s, progress.train_s, progress.step
-    recorder = Recorder(workdir, progress.step) if writes else None
+    recorder = Recorder(workdir, progress.step, progress.evaluated) if writes else None
 
     def compiled() -> jax.stages.Compiled:
         hits, compile_started = cache_hits(), time.perf_counter()
@@ -105,10 +107,14 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
     schedule = jax.jit(learning_rate_schedule(config.optim, setup.steps, config.train.phases))
     meter = _Meter(setup)
 
+    results: dict[str, Any] = {}
+    ended_because: str | None = None  # before the last step
+
     def note_loss(step: int, metrics: dict[str, jax.Array]) -> None:
         """Reads the loss of a step that was dispatched a while ago."""
         loss, norm = float(metrics["loss"]), float(metrics["grad_norm"])
         if not (math.isfinite(loss) and math.isfinite(norm)):
+            checkpoints.wait()
             kept = checkpoints.latest()
             raise NonFiniteLoss(
                 f"step {step}: the loss is {loss}, the gradient's norm {norm}. Its examples: "
@@ -147,19 +153,29 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
         console.say(f"{name}: step {progress.step}, {split}: {listing}")
         return metrics
 
-    def save(score: float | None = None) -> None:
+    def evaluate_dev() -> None:
+        nonlocal ended_because
+        results["dev"] = evaluate("dev")
+        ended_because = _judge(progress, float(results["dev"][task.metric]), task, config.train)
+
+    def save() -> None:
         progress.wall_s = earlier_wall_s + time.perf_counter() - started
         progress.train_s = earlier_train_s + meter.train_s
         with meter.paused():
-            checkpoints.save(progress.step, state, dataclasses.asdict(progress), score)
+            checkpoints.save(progress.step, state, dataclasses.asdict(progress), keep=progress.best_step)
 
-    results: dict[str, Any] = {}
+    def evaluates() -> bool:
+        """Whether the step that has been taken is to be evaluated, and has not been."""
+        wanted = progress.step == setup.steps or progress.step % setup.eval_every == 0
+        return "dev" in setup.batches and wanted and progress.evaluated < progress.step
+
     with StopRequest() as stop:
-        stop.reached(progress.step)
-        stopped_by: int | None = None
+        stopped_by = stop.reached()
+        if evaluates() and not stopped_by:
+            evaluate_dev()
         steps = prefetch(batches, progress.step, setup.steps, lambda batch: put_batch(batch, setup.mesh))
         pending: dict[str, jax.Array] | None = None
-        while progress.step < setup.steps and not progress.stopped_because:
+        while progress.step < setup.steps and not ended_because and not stopped_by:
             if progress.step in batches.starts and progress.step not in (0, resumed_at):
                 with meter.paused():  # a new phase has batches of another shape
                     train_step = compiled()
@@ -175,30 +191,23 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
             flops = task.step_flops(setup.bert_config, batches, progress.step - 1, batch)
             meter.dispatched[progress.step] = _Work(tokens, examples, flops)
 
+            stopped_by = stop.reached()
             last = progress.step == setup.steps
-            evaluates = "dev" in setup.batches and (last or progress.step % setup.eval_every == 0)
-            saves = last or evaluates or progress.step % config.train.checkpoint_every == 0
-            stopped_by = stop.reached(progress.step)
-            if saves or stopped_by:
+            if last or stopped_by or evaluates() or progress.step % config.train.checkpoint_every == 0:
                 note_loss(progress.step, pending)
                 pending = None
-            score = None
-            if evaluates:
-                results["dev"] = evaluate("dev")
-                score = float(results["dev"][task.metric])
-                _judge(progress, score, task, config.train)
-            if saves or stopped_by:
-                save(score)
-            if stopped_by:
-                break
+                save()
+            if evaluates() and not stopped_by:
+                evaluate_dev()
+                stopped_by = stop.reached()
+        checkpoints.wait()  # while a stop is still heeded
         if stopped_by := stopped_by or stop.past_the_loop():
             checkpoints.close()
             raise Interrupted(stopped_by, progress.step)
 
-    if progress.stopped_because:
-        console.say(f"{name}: stopped early: {progress.stopped_because}")
-    best = checkpoints.best() if "dev" in setup.batches else None
-    checkpoints.wait()
+    if ended_because:
+        console.say(f"{name}: stopped early: {ended_because}")
+    best = progress.best_step if "dev" in setup.batches else None
     if best is not None and (best != progress.step or "dev" not in results):
         with console.phase(f"restoring the best checkpoint, step {best}"):
             state, _ = checkpoints.restore(best, setup.abstract_state())
@@ -243,21 +252,22 @@ def write_model(setup: Setup, params: Any, directory: Path, results: dict[str, A
     setup.task.save(directory, setup.bert_config, params)
 
 
-def _judge(progress: Progress, score: float, task: Task, settings: TrainSettings) -> None:
-    """Compares an evaluation with the best so far, and decides whether the run is at its end."""
+def _judge(progress: Progress, score: float, task: Task, settings: TrainSettings) -> str | None:
+    """Compares an evaluation with the best so far; says why the run is at its end, if it is."""
 
     def better(one: float, other: float) -> bool:
         return one > other if task.larger_is_better else one < other
 
-    best = progress.best_score
-    if best is None or better(score, best):
-        progress.best_score, progress.evaluations_without_gain = score, 0
+    progress.evaluated = progress.step
+    if progress.best_score is None or better(score, progress.best_score):
+        progress.best_score, progress.best_step, progress.evaluations_without_gain = score, progress.step, 0
     else:
         progress.evaluations_without_gain += 1
-        if settings.patience is not None and progress.evaluations_without_gain >= settings.patience:
-            progress.stopped_because = f"no better {task.metric} in {settings.patience} evaluations"
     if settings.target is not None and not better(settings.target, score):
-        progress.stopped_because = f"{task.metric} {score:.4g} has reached the target, {settings.target:g}"
+        return f"{task.metric} {score:.4g} has reached the target, {settings.target:g}"
+    if settings.patience is not None and progress.evaluations_without_gain >= settings.patience:
+        return f"no better {task.metric} in {settings.patience} evaluations"
+    return None
 
 
 def _show(

@@ -79,17 +79,19 @@ def _tensorboard() -> Any:
 class Recorder:
     """Appends to metrics.jsonl and to TensorBoard events.
 
-    Of a run that was killed, lines past `step` are dropped, and those of the test split, which the end writes again.
+    Of a run that was killed, the lines are dropped that it writes again: those of the training set past `step`, those
+    of the dev set past `evaluated`, and all of the test set.
     """
 
-    def __init__(self, workdir: Path, step: int):
+    def __init__(self, workdir: Path, step: int, evaluated: int):
+        last = {"train": step, "dev": evaluated, "test": -1}
         self._path = workdir / "metrics.jsonl"
         if self._path.exists():
             kept = []
             for line in self._path.read_text().splitlines():
                 try:
                     row = json.loads(line)
-                    if row["step"] <= step and row["split"] != "test":
+                    if row["step"] <= last[row["split"]]:
                         kept.append(line)
                 except (json.JSONDecodeError, KeyError):
                     break  # the kill cut the last line short

@@ -18,13 +18,14 @@ class Interrupted(Exception):
 class StopRequest:
     """Remembers SIGTERM and SIGINT while a loop runs; a second SIGINT ends at once.
 
-    In a run of several processes, a signal to one of them stops all, after a step on which they agree in the
-    background: `reached` waits only once, for the answer, when a stop has been asked for.
+    In a run of several processes, a signal to one of them stops all, at a call of `reached` on which they agree in the
+    background: it waits only once, for the answer, when a stop has been asked for.
     """
 
     def __init__(self) -> None:
         self._received: int | None = None
         self._asked = False
+        self._calls = -1
         self._group = distributed.member()
 
     def __enter__(self) -> "StopRequest":
@@ -36,20 +37,22 @@ class StopRequest:
             raise KeyboardInterrupt
         self._received = number
 
-    def reached(self, step: int) -> int | None:
-        """Whether the run stops here, after `step` steps: the signal that asked for it."""
-        return self._agreed(step) if self._group is not None else self._received
+    def reached(self) -> int | None:
+        """Whether the run stops here: the signal that asked for it. All processes call this at the same places."""
+        self._calls += 1
+        return self._agreed(self._calls)
 
     def past_the_loop(self) -> int | None:
-        """The signal that came too late to stop the loop, if one did."""
-        return self._agreed(None) if self._group is not None else self._received
+        """The signal that came too late to stop the loop, if one did; all processes call this once."""
+        return self._agreed(None)
 
-    def _agreed(self, step: int | None) -> int | None:
-        assert self._group is not None
+    def _agreed(self, call: int | None) -> int | None:
+        if self._group is None:
+            return self._received
         if self._received is not None and not self._asked:
             self._asked = True
             self._group.request_stop(self._received)
-        stop: Stop | None = self._group.past_the_loop() if step is None else self._group.reached(step)
+        stop: Stop | None = self._group.past_the_loop() if call is None else self._group.reached(call)
         return None if stop is None else stop.signal
 
     def __exit__(self, *_: object) -> None:

@@ -141,7 +141,7 @@ def checkpoint(args: argparse.Namespace) -> dict[str, Any]:
     state = set_up(dataclasses.replace(config, model=model, data=data), make_mesh(1)).initial_state()
     stalls = []
     with tempfile.TemporaryDirectory() as folder:
-        checkpoints = Checkpoints(Path(folder), larger_is_better=True)
+        checkpoints = Checkpoints(Path(folder))
         for step in range(1, 6):
             stalls.append(_seconds(lambda step=step: checkpoints.save(step, state, {})))
             checkpoints.wait()

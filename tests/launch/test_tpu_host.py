@@ -10,11 +10,12 @@ from tests.launch.conftest import Machine
 @pytest.fixture
 def vm(machine: Machine, project) -> Path:
     machine.fake("sudo", 'exec "$@"')
-    for name in ("systemd-run", "gcsfuse", "apt-get", "install"):
+    for name in ("systemctl", "gcsfuse", "fusermount", "apt-get", "install", "sleep"):
         machine.fake(name)
+    machine.fake("systemd-run", '[ "$2" != --unit=jaxlm_bucket ] || touch "$HOME/mounted"')
     machine.fake("tee", "cat >/dev/null")
     machine.fake("curl", "echo :")
-    machine.fake("mountpoint", "exit 1")
+    machine.fake("mountpoint", '[ -e "$HOME/mounted" ]')
     machine.fake("hostname", "echo w-0")
     machine.fake("uv", '[ "$2" != find ] || echo /uv/python3.12')
     return (
@@ -31,7 +32,24 @@ def test_setting_up_brings_python_mounts_the_bucket_and_installs(machine: Machin
         ["python", "install", "--quiet", "3.12"],
         ["python", "find", "--no-project", "3.12"],
     ]
-    assert machine.calls("gcsfuse") == [["--implicit-dirs", "--rename-dir-limit=100000", "bucket", "/mnt/jaxlm"]]
+    (unit,) = machine.calls("systemd-run")
+    assert unit[-6:] == [
+        str(machine.programs / "gcsfuse"),
+        *("--foreground", "--implicit-dirs", "--rename-dir-limit=100000", "bucket", "/mnt/jaxlm"),
+    ]
+    assert machine.calls("fusermount") == [["-uz", "/mnt/jaxlm"]]
+    assert machine.run(vm, "setup", "bucket").code == 0
+    assert len(machine.calls("systemd-run")) == 1  # it is mounted
+    machine.fake("systemd-run")
+    (machine.home / "mounted").unlink()
+    found = machine.run(vm, "setup", "bucket")
+    assert (found.code, "the bucket bucket is not mounted on w-0 after a minute" in found.err) == (2, True)
+
+
+def test_without_a_bucket_runs_go_to_a_directory_of_the_host(machine: Machine, vm: Path) -> None:
+    assert machine.run(vm, "setup").code == 0
+    assert machine.calls("install")[0][-1] == "/mnt/jaxlm"
+    assert not machine.calls("systemd-run")
 
 
 def test_a_run_is_a_unit_that_outlives_the_connection(machine: Machine, vm: Path) -> None:
@@ -53,7 +71,10 @@ def test_a_reboot_costs_no_bucket(machine: Machine, vm: Path) -> None:
     machine.fake("systemctl", "[ $1 != show ] || echo dead")
     (machine.home / ".jaxlm_bucket").write_text("bucket\n")
     assert machine.run(vm, "start", "sst2", "train", "configs/sst2.py").code == 0
-    assert machine.calls("gcsfuse")[0][-2:] == ["bucket", "/mnt/jaxlm"]
+    bucket, run = machine.calls("systemd-run")
+    assert bucket[-2:] == ["bucket", "/mnt/jaxlm"]
+    # At a shutdown, what is After= ends first.
+    assert "--property=After=network-online.target jaxlm_bucket.service" in run
 
 
 @pytest.mark.parametrize(

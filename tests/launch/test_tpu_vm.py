@@ -170,6 +170,15 @@ def test_logs_follow_the_first_host(machine: Machine) -> None:
     assert gcloud(machine) == [["ssh", "sst2", "--zone=z", "--worker=0", "--node=0", "--quiet", command]]
 
 
+def test_flags_of_connections_reach_ssh_and_scp_alone(machine: Machine) -> None:
+    answers(machine, ["ACTIVE"], [host("running")])
+    flags = ["--connect-flag", "--tunnel-through-iap", "--connect-flag", "--ssh-key-file=k"]
+    for verb, arguments in (("setup", []), ("run", ["train", "configs/sst2.py"]), ("status", []), ("logs", [])):
+        assert machine.run("tpu_vm.sh", verb, "sst2", *flags, *arguments).code == 0
+    for call in gcloud(machine):
+        assert (flags[1::2] == [word for word in call if word in flags]) == (call[0] in ("ssh", "scp"))
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -269,6 +278,15 @@ def test_a_request_that_fails_is_made_again_and_then_given_up(machine: Machine) 
     found = babysit(machine, "--failures", "1")
     assert (found.code, steps(machine)) == (1, ["delete", "create", "delete"])
     assert "no capacity in z" in found.err
+
+
+def test_machines_that_cannot_be_reached_are_not_paid_for_for_ever(machine: Machine) -> None:
+    answers(machine, ["ACTIVE"], ["UNREACHABLE"])
+    found = babysit(machine, "--failures", "1")
+    assert (found.code, steps(machine)) == (1, ["delete"])
+    assert sum(" state " in call[-1] for call in gcloud(machine)) == 2 * 15
+    answers(machine, ["ACTIVE"], [*["UNREACHABLE"] * 14, host("running"), *["UNREACHABLE"] * 14, host("exit 0")])
+    assert babysit(machine, "--failures", "0").code == 0
 
 
 def test_machines_are_kept_where_asked(machine: Machine) -> None:

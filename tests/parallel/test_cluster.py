@@ -234,3 +234,24 @@ def test_a_pod_is_asked_for_others_only_in_an_indexed_job(
     for name, answer in answers.items():
         monkeypatch.setattr(K8sCluster, name, answer)
     assert find_cluster("auto") == Cluster("Kubernetes Job", "job-0.sub:55527", 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("files", "is_tpu"),
+    [
+        ({"dev/accel0": ""}, True),
+        ({"dev/accel/accel0": "", "dev/vfio/0": ""}, False),  # a neural processor of a laptop, and a device in use
+        ({"sys/bus/pci/devices/0/vendor": "0x1ae0\n", "sys/bus/pci/devices/0/device": "0x0063\n"}, True),
+        ({"sys/bus/pci/devices/0/vendor": "0x1ae0\n", "sys/bus/pci/devices/0/device": "0x0042\n"}, False),
+        ({"sys/bus/pci/devices/0/vendor": "0x8086\n", "sys/bus/pci/devices/0/device": "0x0063\n"}, False),
+        ({"sys/bus/pci/devices/0/power": ""}, False),
+    ],
+)
+def test_a_tpu_is_known_by_its_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, str], is_tpu: bool
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(cluster, "_ROOT", tmp_path)
+    assert cluster.has_tpu() == is_tpu

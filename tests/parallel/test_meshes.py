@@ -87,7 +87,7 @@ def test_a_checkpoint_moves_between_meshes(programs: Callable[[str], Programs], 
     """And the model written of it is the same, byte for byte."""
     made = programs("masked_lm")
     losses, state = made.run("2x2x2", steps=8)
-    checkpoints = Checkpoints(tmp_path / "run", larger_is_better=False)
+    checkpoints = Checkpoints(tmp_path / "run")
     checkpoints.save(8, state, {})
     checkpoints.wait()
     for first, mesh in ((8, "1"), (12, "1x8x1")):

@@ -1,6 +1,7 @@
 """The protocol of a group, its members being threads of this process."""
 
 import contextlib
+import random
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from jaxlm.errors import UserError
-from jaxlm.parallel.hub import Hub
+from jaxlm.parallel.hub import PAST, Hub
 from jaxlm.parallel.process_group import Member, Stop
 
 
@@ -170,25 +171,67 @@ def test_a_stop_waits_for_those_that_have_not_begun_and_not_for_those_at_the_end
     group: Callable[[int], Group],
 ) -> None:
     late = group(2)
+    assert late.each(lambda m: m.past_the_loop()) == [None, None]  # of a stage before
     late.members[0].reached(0)
     late.members[0].request_stop(signal.SIGTERM)
     late.decided()
     assert late.each(lambda m: m.reached(0)) == [None, None]
     assert late.each(lambda m: m.reached(1)) == [Stop(1, signal.SIGTERM)] * 2
     ending = group(2)
-    ending.members[0].reached(7)
-    assert ending.members[1].past_the_loop() is None
-    ending.members[1].request_stop(signal.SIGTERM)
+    first, second = ending.members
+    first.reached(7)
+    ends: list[Stop | None] = []
+    thread = threading.Thread(target=lambda: ends.append(second.past_the_loop()), daemon=True)
+    thread.start()
+    while second._step != PAST:
+        time.sleep(0.01)
+    second.request_stop(signal.SIGTERM)
     ending.decided()
-    assert ending.members[0].reached(8) is None
-    assert ending.each(lambda m: m.past_the_loop()) == [Stop(None, signal.SIGTERM)] * 2
+    assert first.reached(8) is None
+    ends.append(first.past_the_loop())
+    thread.join(5)
+    assert ends == [Stop(None, signal.SIGTERM)] * 2
+
+
+def test_whenever_a_stop_is_asked_for_all_end_alike(group: Callable[[int], Group]) -> None:
+    """In the loop, at its end, or past it, where all leave at once."""
+    found: set[str] = set()
+    for number in range(40):
+        three = group(3)
+
+        ends: list[tuple[int, Stop | None]] = []
+
+        def train(member: Member, ends: list[tuple[int, Stop | None]] = ends, number: int = number) -> None:
+            draw = random.Random(f"{number} {member.process}")
+            for step in range(4):
+                time.sleep(draw.random() * 0.003)
+                if (stop := member.reached(step)) is not None:
+                    ends.append((step, stop))
+                    return
+            ends.append((4, member.past_the_loop()))
+
+        delay = number / 40 * 0.012
+        asks = threading.Timer(delay, three.members[number % 3].request_stop, (signal.SIGTERM,))
+        asks.start()
+        for member in three.members:
+            threading.Thread(target=train, args=(member,), daemon=True).start()
+        until = time.monotonic() + 5
+        while len(ends) < 3 and len(three.left) < 3 and time.monotonic() < until:
+            time.sleep(0.001)
+        if len(ends) == 3 and ends[0][1] is not None:
+            assert len(set(ends)) == 1, (number, ends)
+            found.add("at the end" if ends[0][0] == 4 else "in the loop")
+        else:
+            assert three.codes(3) == {0: 75, 1: 75, 2: 75}, (number, ends)
+            found.add("past it")
+    assert "in the loop" in found
 
 
 def test_where_nobody_trains_a_stop_ends_all_at_once(
     group: Callable[[int], Group], capfd: pytest.CaptureFixture[str]
 ) -> None:
     two = group(2)
-    two.members[1].past_the_loop()
+    assert two.each(lambda m: m.past_the_loop()) == [None, None]
     two.members[0].request_stop(signal.SIGTERM)
     assert two.codes(2) == {0: 75, 1: 75}
     assert capfd.readouterr().err.count("stopped by SIGTERM at process 0 of 2") == 2

@@ -75,7 +75,7 @@ def curve(workdir: Path) -> list[tuple[int, str, float]]:
 def test_writing_for_tensorboard_imports_no_torch(tmp_path: Path) -> None:
     code = (
         "import importlib.util, sys; from pathlib import Path; from jaxlm.training.records import Recorder; "
-        f"Recorder(Path({str(tmp_path)!r}), 0).close(); assert 'torch' not in sys.modules, 'imported'; "
+        f"Recorder(Path({str(tmp_path)!r}), 0, 0).close(); assert 'torch' not in sys.modules, 'imported'; "
         "assert importlib.util.find_spec('torch'), 'not there'; import torch"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -188,6 +188,77 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_same_losses(
     assert summary["train"]["loss"] == expected["train"]["loss"]
 
 
+@pytest.mark.parametrize("evaluation", [1, 2, 3])  # at steps 8, 16, and 24, the last
+def test_a_stop_is_heeded_before_and_after_an_evaluation_whose_step_is_saved(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluation: int
+) -> None:
+    """And where it is killed while it evaluates, it evaluates again, and judges as if it had not been."""
+    hot = change(config, optim={"learning_rate": 0.1, "schedule": "constant"}, train={"patience": 3})
+    expected, _ = run(hot, tmp_path / "whole")
+    real = loop.Evaluator.evaluate
+
+    def interrupted(when: str) -> Any:
+        calls = []
+
+        def evaluate(*arguments: Any, **settings: Any) -> Any:
+            calls.append(None)
+            if len(calls) == evaluation and when == "killed":
+                while not (tmp_path / when / "checkpoints" / str(8 * evaluation)).is_dir():
+                    time.sleep(0.01)
+                raise MemoryError
+            metrics = real(*arguments, **settings)
+            if len(calls) == evaluation:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return metrics
+
+        return evaluate
+
+    for when, end in (("killed", MemoryError), ("stopped", loop.Interrupted)):
+        with monkeypatch.context() as patch:
+            patch.setattr(loop.Evaluator, "evaluate", interrupted(when))
+            with pytest.raises(end):
+                run(hot, tmp_path / when)
+        summary, said = run(hot, tmp_path / when)
+        assert f"restoring step {8 * evaluation}:" in said
+        assert curve(tmp_path / when) == curve(tmp_path / "whole")
+        assert summary["dev"] == expected["dev"]
+        assert summary["train"]["best_step"] == expected["train"]["best_step"]
+
+
+def test_a_stop_after_the_last_step_waits_for_its_checkpoint(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Checkpoints.wait
+
+    def wait(checkpoints: Checkpoints) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        real(checkpoints)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "wait", wait)
+        with pytest.raises(loop.Interrupted) as stopped:
+            run(config, tmp_path)
+    assert stopped.value.args[0].startswith(f"stopped at step {STEPS} by SIGTERM")
+    _, said = run(config, tmp_path)
+    assert f"restoring step {STEPS}:" in said
+
+
+def test_a_run_that_had_no_patience_goes_on_with_more(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck = change(config, optim={"learning_rate": 1e-12}, train={"eval_every": 2, "patience": 2})
+
+    def full(*_: Any) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "write_model", full)
+        with pytest.raises(MemoryError):
+            run(stuck, tmp_path)
+    summary, _ = run(change(stuck, train={"patience": 3}), tmp_path)
+    assert summary["train"]["steps"] == 8
+
+
 def test_a_run_killed_at_its_very_end_has_its_last_lines_once(
     config: Config, sentences: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -280,13 +351,12 @@ def test_a_run_ends_after_evaluations_without_gain_in_a_row_or_at_its_target(lar
         """The number of evaluations, and the best score."""
         progress = loop.Progress()
         task: Any = SimpleNamespace(metric="it", larger_is_better=larger)
-        judged = 0
-        for score in scores:
-            judged += 1
-            loop._judge(progress, sign * score, task, TrainSettings(**settings))
-            if progress.stopped_because:
+        for progress.step, score in enumerate(scores, 1):
+            if loop._judge(progress, sign * score, task, TrainSettings(**settings)):
                 break
-        return judged, progress.best_score and sign * progress.best_score
+        assert progress.evaluated == progress.step
+        assert progress.best_step == 1 + scores.index(max(scores[: progress.step]))
+        return progress.step, progress.best_score and sign * progress.best_score
 
     sign = 1 if larger else -1
     assert end([2, 1, 3, 1, 2, 3, 4], patience=2) == (5, 3)
@@ -330,7 +400,7 @@ def test_a_run_is_finished_when_all_is_written(config: Config, tmp_path: Path, m
         with pytest.raises(KeyboardInterrupt):
             run(config, tmp_path)
     assert not (tmp_path / "summary.json").exists()
-    checkpoints = Checkpoints(tmp_path / "checkpoints", True)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
     before = checkpoints.restore(STEPS, ready(config).abstract_state())[1]["train_s"]
     checkpoints.close()
     run(config, tmp_path)
@@ -368,7 +438,7 @@ def test_a_seed_decides_on_order_new_weights_and_dropout(config: Config) -> None
 def test_a_second_interrupt_ends_at_once() -> None:
     with StopRequest() as stop:
         signal.raise_signal(signal.SIGINT)
-        assert stop.reached(1) == signal.SIGINT
+        assert stop.reached() == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
