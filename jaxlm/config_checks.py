@@ -150,13 +150,18 @@ def validate(config: Stage, where: str = "") -> None:
     if data.train is not None and data.mixture:
         raise UserError(f"--{where}data.train and --{where}data.mixture exclude each other")
     if isinstance(config, Config) and config.pretrain is not None:
-        for name in ("init", "random_init", *STRUCTURE):
+        for name in ("init", "random_init", "position_init", *STRUCTURE):
             value = getattr(model, name)
             if value != getattr(ModelSettings(), name):
                 raise UserError(
                     f"--model.{name} is {value}, but the model is what the pretrain stage makes: set "
                     f"--pretrain.model.{name}, or write a preset without that stage"
                 )
+        if data.tokenizer not in (None, config.pretrain.data.tokenizer):
+            raise UserError(
+                f"--data.tokenizer is {data.tokenizer}, but the tokenizer is that of the pretrain stage: set "
+                "--pretrain.data.tokenizer"
+            )
         validate(config.pretrain, "pretrain.")
 
 

@@ -31,13 +31,19 @@ def test_labels_are_smoothed_only_where_there_are_labels(task: TaskName) -> None
         validate(config)
 
 
-@pytest.mark.parametrize(("name", "value"), [("init", "bert-base-uncased"), ("hidden_size", 256)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("init", "bert-base-uncased"), ("hidden_size", 256), ("position_init", "sinusoidal")]
+)
 def test_the_model_of_a_pretrain_stage_is_set_there(name: str, value: Any) -> None:
     data = DataSettings(train="a.tsv")
     stage = Stage(task="masked_lm", model=ModelSettings(**{name: value}), data=data)
     validate(Config(data=data, pretrain=stage))
     with pytest.raises(UserError, match=f"--model.{name} is {value}, but .*: set --pretrain.model.{name}, or"):
         validate(Config(data=data, model=stage.model, pretrain=stage))
+    own = dataclasses.replace(data, tokenizer="mine")
+    with pytest.raises(UserError, match=r"--data.tokenizer is mine, but .* set --pretrain.data.tokenizer"):
+        validate(Config(data=own, pretrain=stage))
+    validate(Config(data=own, pretrain=dataclasses.replace(stage, data=own)))
 
 
 def test_the_default_directory_depends_on_what_differs_from_the_defaults_alone() -> None:

@@ -77,7 +77,7 @@ class Batches:
         return indices, Layout(*(part[0] for part in packed))
 
     def _indices(self, step: int) -> np.ndarray:
-        groups = self.order.examples(step)[0]
+        groups = self.order.of_step(step)
         return _members(groups[groups >= 0], self.examples.group)
 
     def collect(self, step: int, values: np.ndarray, of_tokens: bool, into: np.ndarray | None) -> np.ndarray:
@@ -137,7 +137,7 @@ class Batches:
 
     def count(self, step: int) -> int:
         """Examples of a step, over all processes; a group counts as one."""
-        return int((self.order.examples(step)[0] >= 0).sum())
+        return int((self.order.of_step(step) >= 0).sum())
 
     def filled_rows(self, step: int) -> int:
         """Rows with text in a step, over all processes."""

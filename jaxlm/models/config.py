@@ -128,7 +128,6 @@ class BertConfig:
             "position_embedding_type": ("absolute", None),
             "is_decoder": (False, None),
             "add_cross_attention": (False, None),
-            "tie_word_embeddings": (True, None),
         }
         for name, allowed in unsupported.items():
             if raw.get(name) not in allowed:

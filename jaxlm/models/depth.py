@@ -37,6 +37,8 @@ def run_layers(
         (attention; Korthikanti et al. 2022, arXiv:2205.05198, section 5), `x` and the results of products with weights
         (dots), or `x` alone (full). The rest it computes again (Chen et al. 2016, arXiv:1604.06174).
     """
+    if not layers:
+        return x
     scan = scan and len(layers) > 1
     if remat not in _KEPT and not scan:
         for number, layer in enumerate(layers, first):

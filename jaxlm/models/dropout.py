@@ -65,13 +65,18 @@ def _keep(words: jax.Array, rate: float) -> jax.Array:
     return words >= jnp.uint32(round(rate * 2**32))
 
 
+def _scaled(x: jax.Array, keep: jax.Array, rate: float) -> jax.Array:
+    """What is kept, divided by its share in float32: in bfloat16 that share, 0.9, is 0.898."""
+    return jnp.where(keep, x.astype(jnp.float32) / (1 - rate), 0).astype(x.dtype)
+
+
 def dropout_tokens(x: jax.Array, rate: float, site: DropoutSite | None) -> jax.Array:
     """Drops features of tokens: `x [rows, length, features]`. Returns `x` itself if `site` is None or `rate` is 0."""
     if site is None or rate == 0:
         return x
     features = jnp.arange(x.shape[-1], dtype=jnp.uint32) * _GOLDEN
     words = lowbias32(site.token_words()[..., None] + features)
-    return jnp.where(_keep(words, rate), x / (1 - rate), 0).astype(x.dtype)
+    return _scaled(x, _keep(words, rate), rate)
 
 
 def dropout_attention(
@@ -86,7 +91,7 @@ def dropout_attention(
     heads = jnp.arange(probabilities.shape[1], dtype=jnp.uint32)[:, None]
     positions = site.positions if key_positions is None else key_positions
     keep = keep_weights(site.token_words()[:, None], heads, positions[:, None], rate)
-    return jnp.where(keep, probabilities / (1 - rate), 0).astype(probabilities.dtype)
+    return _scaled(probabilities, keep, rate)
 
 
 def keep_weights(words: jax.Array, head: jax.Array, positions: jax.Array, rate: float) -> jax.Array:

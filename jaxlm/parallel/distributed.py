@@ -128,13 +128,21 @@ def check_shared(directory: Path) -> None:
         if _member.process == 0:
             mark.touch()
         meet("mark is there")
-        until = time.monotonic() + _VISIBLE_S
-        while not (seen := mark.exists()) and time.monotonic() < until:
-            time.sleep(0.5)
-        agree(str(directory), "the same" if seen else "another directory; it must lie where all hosts see it")
+        agree(
+            str(directory),
+            "the same" if wait_until_visible(mark) else "another directory; it must lie where all hosts see it",
+        )
     finally:
         if _member.process == 0:
             mark.unlink(missing_ok=True)
+
+
+def wait_until_visible(path: Path) -> bool:
+    """Whether this host sees what another has made, sooner or later."""
+    until = time.monotonic() + _VISIBLE_S
+    while not (seen := path.exists()) and time.monotonic() < until:
+        time.sleep(0.5)
+    return seen
 
 
 def leave_on_sigterm() -> contextlib.AbstractContextManager[None]:

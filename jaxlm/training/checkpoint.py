@@ -8,6 +8,8 @@ from typing import Any
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from jaxlm.parallel import distributed
+
 State = dict[str, Any]
 logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of every checkpoint without a score
 
@@ -36,11 +38,20 @@ class Checkpoints:
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(1), self._chosen]),
             enable_async_checkpointing=True,
         )
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        self._directory = directory.absolute()
+        self._manager = ocp.CheckpointManager(self._directory, options=options)
 
     def latest(self) -> int | None:
         """The step of the newest whole checkpoint."""
         return self._manager.latest_step()
+
+    def newest_of_all(self) -> int | None:
+        """`latest` of process 0, once every process can see it."""
+        step: int | None = distributed.of_first("newest checkpoint", self.latest())
+        if step != self.latest():
+            distributed.wait_until_visible(self._directory / str(step))
+            self._manager.reload()
+        return step
 
     def save(self, step: int, state: State, progress: dict[str, Any], keep: int | None = None) -> None:
         """Copies the state off the devices and writes it in the background.

@@ -100,6 +100,7 @@ def _walk(config: Config, workdir: Path, mesh: Mesh, console: Console, name: str
         checkpoints = Checkpoints(workdir / "checkpoints")
         checkpoints.save(1, state, {})
         checkpoints.wait()
+        del state  # two may not fit
         state, _ = checkpoints.restore(1, setup.abstract_state())
         checkpoints.close()
     with console.phase(f"{name}: model directory, written and loaded"):

@@ -28,7 +28,6 @@ from jaxlm.training.compilation import cache_hits
 from jaxlm.training.evaluation import Evaluator
 from jaxlm.training.flops import model_flops_utilization
 from jaxlm.training.model_card import write_model_card
-from jaxlm.training.optimizer import learning_rate_schedule
 from jaxlm.training.plots import plot_losses
 from jaxlm.training.records import Recorder, scalars, write_config, write_summary
 from jaxlm.training.setup import Setup, trains_tokenizer
@@ -85,10 +84,11 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
             setup.tokenizer.save(workdir / "tokenizer", max_length=config.data.max_length)
     checkpoints = Checkpoints(workdir / "checkpoints")
     progress = Progress()
-    if (found := checkpoints.latest()) is not None:
+    if (found := checkpoints.newest_of_all()) is not None:
         with console.phase(f"restoring step {found}"):
             state, saved = checkpoints.restore(found, setup.abstract_state())
-        progress = Progress(**saved)
+        known = {field.name for field in dataclasses.fields(Progress)}  # not those of other versions
+        progress = Progress(**{name: value for name, value in saved.items() if name in known})
     elif not state:  # the run was killed before its first checkpoint
         state = setup.initial_state()
     earlier_wall_s, earlier_train_s, resumed_at = progress.wall_s, progress.train_s, progress.step
@@ -104,7 +104,6 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
 
     train_step: Any = compiled() if progress.step < setup.steps else None
     evaluator = Evaluator(task, setup.graphdef, setup.mesh)
-    schedule = jax.jit(learning_rate_schedule(config.optim, setup.steps, config.train.phases))
     meter = _Meter(setup)
 
     results: dict[str, Any] = {}
@@ -132,7 +131,7 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
         if step % config.train.log_every == 0 or step == setup.steps:
             facts = {
                 "loss": progress.interval_loss / progress.interval_steps,
-                "learning_rate": float(schedule(step - 1)),
+                "learning_rate": float(metrics["learning_rate"]),
                 "grad_norm": norm,
                 "epoch": batches.epoch(step),
             }
@@ -210,6 +209,7 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
     best = progress.best_step if "dev" in setup.batches else None
     if best is not None and (best != progress.step or "dev" not in results):
         with console.phase(f"restoring the best checkpoint, step {best}"):
+            state = {}  # the last step's goes first: two may not fit
             state, _ = checkpoints.restore(best, setup.abstract_state())
         results["dev"] = evaluator.evaluate(state["params"], setup.batches["dev"], calibrate=True)
     if "test" in setup.batches:
@@ -259,7 +259,7 @@ def _judge(progress: Progress, score: float, task: Task, settings: TrainSettings
         return one > other if task.larger_is_better else one < other
 
     progress.evaluated = progress.step
-    if progress.best_score is None or better(score, progress.best_score):
+    if progress.best_score is None or progress.best_step is None or better(score, progress.best_score):
         progress.best_score, progress.best_step, progress.evaluations_without_gain = score, progress.step, 0
     else:
         progress.evaluations_without_gain += 1

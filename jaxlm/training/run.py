@@ -20,7 +20,7 @@ from jaxlm.training.identity import identity
 from jaxlm.training.loop import train
 from jaxlm.training.plots import plot_losses
 from jaxlm.training.records import check_workdir, read_summary, scalars, write_config, write_summary
-from jaxlm.training.setup import Setup, set_up, trains_tokenizer
+from jaxlm.training.setup import Setup, check_next, set_up, trains_tokenizer
 
 
 def run(config: Config, name: str, console: Console) -> None:
@@ -104,6 +104,9 @@ def _train_stages(config: Config, workdir: Path, name: str, mesh: Mesh, console:
     if jax.process_index() == 0:  # first, for it is what a directory is known by as this run's
         workdir.mkdir(parents=True, exist_ok=True)
         write_config(workdir, config)
+    if not distributed.of_first("pre-trained", read_summary(workdir / "pretrain") is not None):
+        with console.phase("looking at what comes after the pre-training"):
+            check_next(runs["finetune"], runs["pretrain"], mesh)
     results = {}
     for name, stage in runs.items():
         finished = distributed.of_first("summary", read_summary(workdir / name))
@@ -141,7 +144,8 @@ def _report(config: Config, workdir: Path, summary: dict[str, Any], console: Con
             console.say(f"held-out accuracy, always the majority:   {metrics['majority_accuracy']:.3f}")
     if config.task != "masked_lm" and judged:
         _show_predictions(config, workdir / "model", judged, console)
-    console.say(f"training took {duration(summary['train']['wall_s'])} "
+    runs = [summary, *(summary[name] for name in ("pretrain", "from_scratch") if name in summary)]
+    console.say(f"training took {duration(sum(of['train']['wall_s'] for of in runs))} "
                 f"({summary['train']['tokens_per_second']:.0f} tokens/s while it trained)")  # fmt: skip
     console.say(f"loss curve: {workdir / 'loss.png'}")
     console.say(f"model: {workdir / 'model'}")

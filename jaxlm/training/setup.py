@@ -29,7 +29,7 @@ from jaxlm.parallel.mesh import compute_dtype, row_shards, row_slice
 from jaxlm.parallel.sharding import check_model, laid_out, put_params, shardings
 from jaxlm.tasks import TASKS, MultiTask, Task
 from jaxlm.training.corpora import open_corpora, row_batches, uses_prepared_data
-from jaxlm.training.optimizer import make_optimizer
+from jaxlm.training.optimizer import learning_rate_schedule, make_optimizer
 from jaxlm.training.step import State, initial_state, make_train_step
 
 log = logging.getLogger("jaxlm")
@@ -95,6 +95,7 @@ class Setup:
             self.task.loss_weights,
             self.task.loss_sums,
             self.optimizer,
+            learning_rate_schedule(self.config.optim, self.steps, self.config.train.phases),
             seed=self.config.seed,
             micro_batches=self.config.train.micro_batches,
             mesh=self.mesh,
@@ -118,7 +119,7 @@ def set_up(config: Config, mesh: Mesh) -> Setup:
     Raises:
       UserError, CheckpointError: settings, data or model are not usable.
     """
-    init = None if config.model.init is None else hub.resolve(config.model.init)
+    init = None if config.model.init is None else hub.resolve(config.model.init, weights=not config.model.random_init)
     given = None if init is None else TASKS[config.task].model_class.read_config(init)
     # Before data are read; with a vocabulary that any mesh can split, where its size is not known yet.
     shape = given or _from_scratch(config.model, vocab_size=mesh.shape["tensor"])
@@ -135,6 +136,20 @@ def set_up(config: Config, mesh: Mesh) -> Setup:
     weights = None if config.model.random_init else init
     return Setup(config, mesh, task, tokenizer, bert_config, weights, batches, notes, steps, graphdef,
                  make_optimizer(config.optim, steps, config.train.phases))  # fmt: skip
+
+
+def check_next(stage: Config, before: Config, mesh: Mesh) -> None:
+    """Finds what is wrong with a stage that starts from the model that another one makes, before that is trained: sets
+    the stage up with a model and a tokenizer of that kind.
+
+    Raises:
+      UserError, CheckpointError: as `set_up`.
+    """
+    tokenizer = before.data.tokenizer
+    if uses_prepared_data(before):
+        tokenizer = str(open_corpora(before).tokenizer)
+    data = dataclasses.replace(stage.data, tokenizer=tokenizer)
+    set_up(dataclasses.replace(stage, model=before.model, data=data), mesh)
 
 
 _Prepared = tuple[TextTokenizer, Task, BertConfig, dict[str, Any], list[str], int]
@@ -321,6 +336,9 @@ def _shape(
         shape = dataclasses.replace(shape, pad_token_id=tokenizer.special_ids["pad"])
     if longest > shape.max_position_embeddings:
         raise UserError(f"--{flag} is {longest}; the model has {shape.max_position_embeddings} positions")
+    for name in ("initializer_range", "position_init"):  # of what is drawn anew
+        if (asked := getattr(model, name)) != getattr(ModelSettings(), name):
+            shape = dataclasses.replace(shape, **{name: asked})
     if model.hidden_dropout is not None:
         shape = dataclasses.replace(shape, hidden_dropout_prob=model.hidden_dropout)
     if model.attention_dropout is not None:

@@ -27,6 +27,7 @@ def make_train_step(
     loss_weights: LossWeights,
     loss_sums: LossSums,
     optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
     *,
     seed: int,
     micro_batches: int,
@@ -37,10 +38,11 @@ def make_train_step(
 
     The weights (numbers of examples, or of masked tokens) are added up over the whole batch, and each loss is divided
     by them once: the step is the same however the batch is split over devices and micro-batches. `metrics` holds
-    `losses`, their sum `loss`, `weight` (what divided them), and `grad_norm`.
+    `losses`, their sum `loss`, `weight` (what divided them), `grad_norm` and `learning_rate`.
 
     Args:
       loss_weights, loss_sums: of the task; see `jaxlm.tasks.base.Task`.
+      schedule: the optimizer's learning rate by step, to be told.
       seed: of dropout; the step's number is folded in, so that a resumed run draws the same masks.
       layout: where each leaf of the state lies, `NamedSharding`s over `mesh`.
     """
@@ -88,7 +90,10 @@ def make_train_step(
             "params": optax.apply_updates(state["params"], updates),
             "opt_state": opt_state,
         }
-        metrics = {"loss": losses.sum(), "losses": losses, "weight": weights, "grad_norm": optax.tree.norm(grads)}
+        metrics = {
+            "loss": losses.sum(), "losses": losses, "weight": weights, "grad_norm": optax.tree.norm(grads),
+            "learning_rate": jnp.asarray(schedule(state["step"])),
+        }  # fmt: skip
         return new, metrics
 
     return jax.jit(

@@ -12,7 +12,7 @@ from flax import nnx
 from transformers.models.marian.modeling_marian import MarianSinusoidalPositionalEmbedding
 
 from jaxlm.models import BertModel
-from jaxlm.models.bert import LayerNorm, sinusoids
+from jaxlm.models.bert import ACTIVATION_FUNCTIONS, LayerNorm, sinusoids
 
 from .conftest import Checkpoints
 from .reference import SHAPES, batch, flat_params, outputs, quick_jit, relative_error, torch_model, torch_outputs
@@ -79,6 +79,18 @@ def test_logits_are_float32_though_products_are_bfloat16(checkpoints: Checkpoint
         for logits in outputs(checkpoints.model(name, dtype=jnp.bfloat16), **arrays):
             assert logits.dtype == jnp.float32
             assert (logits != logits.astype(jnp.bfloat16)).mean() > 0.9, name
+
+
+@pytest.mark.parametrize("name", ["gelu", "gelu_new"])
+def test_an_activation_and_its_gradient_are_rounded_to_bfloat16_once(name: str) -> None:
+    """Where the GELU is small, 1 + erf has no digit left in bfloat16."""
+    x = jnp.linspace(-4, 2, 4001).astype(jnp.bfloat16)
+    function = ACTIVATION_FUNCTIONS[name]
+    for applied in (function, jax.vmap(jax.grad(function))):
+        expected = applied(x.astype(jnp.float32))
+        found = jax.jit(applied)(x)
+        assert found.dtype == jnp.bfloat16
+        np.testing.assert_allclose(found.astype(jnp.float32), expected, rtol=2**-8, atol=1e-7)
 
 
 def test_layer_norm_of_bfloat16_is_rounded_once_at_the_end() -> None:

@@ -108,7 +108,6 @@ def test_equal_configs_hash_equal_so_that_a_graphdef_can_be_a_static_argument() 
         ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
         ({"is_decoder": True}, "is_decoder is True"),
         ({"add_cross_attention": True}, "add_cross_attention is True"),
-        ({"tie_word_embeddings": False}, "tie_word_embeddings is False"),
         ({"id2label": ["no", "yes"]}, "id2label is .* must map class numbers to names"),
         ({"id2label": {"no": 0, "yes": 1}}, "id2label is .* must map class numbers to names"),
     ],

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxlm.models import BertForPreTraining, CheckpointError
+from jaxlm.models import BertForPreTraining, BertForSequenceClassification, CheckpointError
 
 from .reference import SHAPES, assert_gradients_equal, flat_params, quick_jit, random_params, relative_error
 
@@ -96,3 +96,13 @@ def test_how_layers_run_is_written_into_no_file() -> None:
 def test_an_unknown_way_to_save_memory_is_refused() -> None:
     with pytest.raises(CheckpointError, match="remat is 'some'; it is one of none, attention, dots, full"):
         dataclasses.replace(CONFIG, **{"remat": "some"})
+
+
+@pytest.mark.parametrize("remat", ["none", "attention", "dots", "full"])
+def test_a_single_layer_runs_whatever_is_kept(remat: Any) -> None:
+    """The last layer of a classifier computes the first tokens alone: there is none before it."""
+    config = dataclasses.replace(CONFIG, num_hidden_layers=1)
+    model = BertForSequenceClassification(config, rngs=nnx.Rngs(0))
+    expected = model(INPUTS["input_ids"])
+    remade = BertForSequenceClassification(dataclasses.replace(config, remat=remat), rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(remade(INPUTS["input_ids"]), expected, rtol=1e-5, atol=1e-6)

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import pytest
 
+from jaxlm.parallel import distributed
 from jaxlm.training.checkpoint import Checkpoints
 
 
@@ -20,3 +22,15 @@ def test_the_newest_and_the_chosen_one_are_kept_and_nothing_else(tmp_path: Path)
     state, progress = checkpoints.restore(4, {"x": jax.ShapeDtypeStruct((), int)})
     assert (int(state["x"]), progress) == (4, {"step": 4})
     checkpoints.close()
+
+
+def test_a_checkpoint_of_another_host_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a file system shows it late, as NFS does."""
+    late = Checkpoints(tmp_path)
+    assert late.newest_of_all() is None
+    writer = Checkpoints(tmp_path)
+    writer.save(7, {"x": jnp.zeros(())}, {})
+    writer.close()
+    monkeypatch.setattr(distributed, "of_first", lambda name, value: 7)
+    assert (late.newest_of_all(), late.latest()) == (7, 7)
+    late.close()

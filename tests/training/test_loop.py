@@ -420,6 +420,7 @@ def test_weights_are_bound_to_their_vocabulary_and_structure(config: Config, tmp
     with pytest.raises(UserError, match=f"--model.num_hidden_layers is 7, and .* has {layers}"):
         ready(change(config, model={"num_hidden_layers": 7}))
     ready(change(config, model={"num_hidden_layers": layers}))
+    assert ready(change(config, model={"initializer_range": 0.5})).bert_config.initializer_range == 0.5  # of the head
 
 
 def test_a_seed_decides_on_order_new_weights_and_dropout(config: Config) -> None:

@@ -112,3 +112,30 @@ def test_a_home_directory_is_found_where_no_shell_names_it(
     train(config, "~/runs/mine")
     assert (tmp_path / "runs" / "mine" / "summary.json").is_file()
     assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"max_length": 64}, "--data.max_length is 64; the model has 32 positions"),
+        ({"label": "nothing"}, "nothing"),
+        ({"dev": "one.tsv"}, "one.tsv"),
+    ],
+)
+def test_what_is_wrong_with_the_fine_tuning_is_found_before_the_pre_training(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one.tsv").write_text("a text\tof_no_known_label\n")
+    with pytest.raises(UserError, match=message):
+        train(dataclasses.replace(config, data=dataclasses.replace(config.data, **change)), "run")
+    assert not (tmp_path / "run" / "pretrain").exists()
+
+
+def test_the_time_told_is_that_of_all_stages(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(config, tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    for part in (summary, summary["pretrain"], summary["from_scratch"]):
+        part["train"]["wall_s"] = 100.0
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    assert "training took 5:00" in train(config, tmp_path)
