@@ -95,6 +95,7 @@ class Embedder:
         vectors = np.zeros((len(texts), self.config.hidden_size), np.float32)
         for start in range(0, len(texts), _AT_ONCE):
             encoded = self.tokenizer.encode(texts[start : start + _AT_ONCE], max_length=self.max_length)
+            check_ids(self.config, self.tokenizer, encoded.input_ids, encoded.token_type_ids)
             self.truncated += encoded.truncated
             for indices, layout, found in self._run(encoded):
                 vectors[start + indices] = fetch_rows(found)[layout.row, layout.slot]
@@ -173,6 +174,21 @@ def _classes(max_length: int) -> Iterator[tuple[int, int, int]]:
     if max_length > _CLASSES[-1][0]:
         longest = -(-max_length // 128) * 128
         yield longest, longest, 1
+
+
+def check_ids(config: Any, tokenizer: TextTokenizer, input_ids: np.ndarray, token_type_ids: np.ndarray) -> None:
+    """Makes sure that the model has an embedding for each token.
+
+    Raises:
+      UserError: it has not; computed all the same, such a token would pass for the last one that it has.
+    """
+    if (largest := int(input_ids.max(initial=0))) >= config.vocab_size:
+        raise UserError(
+            f"the tokenizer gives {tokenizer.token(largest)!r} the id {largest}, and the model has {config.vocab_size} "
+            "tokens: are the two of the same model?"
+        )
+    if int(token_type_ids.max(initial=0)) >= config.type_vocab_size:
+        raise UserError("the model has one token type (type_vocab_size 1) and reads no pairs of texts")
 
 
 def text_length(config: Any, tokenizer: TextTokenizer, asked: int | None) -> int:

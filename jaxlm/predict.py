@@ -14,7 +14,7 @@ from jaxlm.config import Config, DataSettings, Dtype
 from jaxlm.data.loader import Examples, make_batches
 from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
-from jaxlm.embed import text_length
+from jaxlm.embed import check_ids, text_length
 from jaxlm.errors import NoSuchColumn, UserError, WhichColumn
 from jaxlm.models import BertConfig, hub
 from jaxlm.parallel import distributed
@@ -23,6 +23,7 @@ from jaxlm.parallel.sharding import check_model, put_params
 from jaxlm.search.index import sha256_of_model
 from jaxlm.tasks import Task, task_of
 from jaxlm.tasks.base import Metrics
+from jaxlm.tasks.embedding import Embedding
 from jaxlm.training.evaluation import Evaluator
 
 log = logging.getLogger("jaxlm")
@@ -62,7 +63,8 @@ class Predictor:
         self._mesh, self._batch_size, self._seed = mesh, batch_size, seed
         stage = Config(data=DataSettings(max_length=self.max_length, bad_rows=bad_rows))
         self.task: Task = kind.for_model(stage, self.tokenizer, self.config)
-        params = self.task.model_class.load_params(directory, self.config, jax.random.key(seed))
+        whole = kind is not Embedding  # a bare encoder's pooler is not used
+        params = self.task.model_class.load_params(directory, self.config, jax.random.key(seed), whole=whole)
         self._params = put_params(params, mesh)
         graphdef: nnx.GraphDef = self.task.model_class.abstract(self.config, compute_dtype(dtype, mesh))[0]
         self._evaluator = Evaluator(self.task, graphdef, mesh)
@@ -103,6 +105,7 @@ class Predictor:
     def _outputs(self, examples: Examples) -> tuple[Any, Any]:
         for remark in examples.remarks:
             log.info("%s: %s", examples.source, remark)
+        check_ids(self.config, self.tokenizer, examples.input_ids, examples.token_type_ids)
         if jax.process_count() > 1:
             distributed.agree(f"what is in {examples.source}", examples.digest())
         longest = int(examples.lengths.max())

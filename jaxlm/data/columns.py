@@ -16,6 +16,8 @@ TEXT_NAMES = ("text", "sentence", "text_a", "sentence1", "question1", "premise",
                "document", "passage", "utterance", "query", "tweet", "comment", "comment_text", "message", "sentence_a",
               "#1 string", "body", "abstract", "article", "description", "selftext", "title")  # fmt: skip
 PAIR_NAMES = ("text_pair", "text_b", "sentence2", "question2", "hypothesis", "hypo", "sentence_b", "#2 string")
+# Each of the two is a text by itself elsewhere; beside one another, as in QNLI, BoolQ and MS MARCO, they are a pair.
+NAMED_PAIRS = (("question", "sentence"), ("question", "passage"), ("query", "passage"), ("query", "document"))
 LABEL_NAMES = ("label", "labels", "score", "similarity", "class", "category", "target", "intent", "sentiment", "topic",
                 "polarity", "stars", "relevance", "quality", "gold_label", "is_duplicate")  # fmt: skip
 _SPLIT_NAMES = ("split", "partition")  # of a column that says which split a row belongs to

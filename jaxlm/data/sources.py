@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxlm.config import DataSettings
 from jaxlm.data import files
-from jaxlm.data.columns import LABEL_NAMES, PAIR_NAMES, TEXT_NAMES, Columns, flag, value_of
+from jaxlm.data.columns import LABEL_NAMES, NAMED_PAIRS, PAIR_NAMES, TEXT_NAMES, Columns, flag, value_of
 from jaxlm.data.files import Row
 from jaxlm.data.header import looks_like_header
 from jaxlm.data.labelled_texts import class_rows, fasttext_rows, is_fasttext
@@ -256,6 +256,9 @@ def _table(
     columns = Columns(source, names, header)
     text = columns.find("text", settings.text, TEXT_NAMES)
     pair = columns.find("text_pair", settings.text_pair, PAIR_NAMES)
+    if pair is None and settings.text is None:
+        both = ([columns.find("text", None, [name]) for name in names] for names in NAMED_PAIRS)
+        text, pair = next((found for found in both if None not in found), (text, pair))
     label_names: Sequence[str] = LABEL_NAMES
     if label_kind == "class":  # where there is another name, a score is none
         label_names = sorted(label_names, key=lambda name: name in ("score", "similarity"))
@@ -272,7 +275,8 @@ def _table(
     if labelled and label is None and not flags:
         raise WhichColumn(f"{source}: which column is the label? {columns.offer('label')}")
     if text is None:
-        rest = [name for name in names if name not in (label, pair, *flags.values())]
+        known = (label, pair, *flags.values(), columns.by_name.get(""))  # pandas' index has no name
+        rest = [name for name in names if name not in known]
         if len(rest) != 1:
             raise WhichColumn(f"{source}: which column is the text? {columns.offer('text')}")
         text = rest[0]

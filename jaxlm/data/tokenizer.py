@@ -21,6 +21,7 @@ from jaxlm.errors import UserError
 _SPACELESS = r"[\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]\p{M}*"
 # Categories of what is drawn with the character before it: accents, joiners, variation selectors.
 _DRAWN_WITH = ("Mn", "Mc", "Me", "Cf")
+_BERT_TOKENIZERS = tuple(f"{name}{fast}" for name in ("BertTokenizer", "DistilBertTokenizer") for fast in ("", "Fast"))
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -136,32 +137,38 @@ class TextTokenizer:
 
     @classmethod
     def load(cls, directory: Path) -> "TextTokenizer":
-        """Reads `tokenizer.json`, or makes it of `vocab.txt` and `added_tokens.json`, as transformers does: what
+        """Reads `tokenizer.json`, or makes it of `vocab.txt` and the tokens added to it, as transformers does: what
         `tokenizer_config.json` says of a `BertTokenizer` goes before what `tokenizer.json` says.
 
         Raises:
-          UserError: neither file is there, or one is damaged.
+          UserError: neither file is there, one is damaged, or words are not parted as BERT's are.
         """
         directory = Path(directory)
         try:
-            config_file = directory / "tokenizer_config.json"
-            settings = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
+            settings = _read_json(directory / "special_tokens_map.json") | _read_json(
+                directory / "tokenizer_config.json"
+            )
             settings = {key: value["content"] if isinstance(value, dict) and "content" in value else value
                         for key, value in settings.items()}  # fmt: skip
+            model = _read_json(directory / "config.json")
+            kind = settings.get("tokenizer_class") or model.get("tokenizer_class")
+            _refuse_morphemes(settings, kind)
             if (directory / "tokenizer.json").is_file():
                 backend = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
-                is_bert = settings.get("tokenizer_class") in ("BertTokenizer", "BertTokenizerFast")
+                is_bert = kind in _BERT_TOKENIZERS if kind else model.get("model_type") == "bert"
                 if is_bert and isinstance(backend.normalizer, normalizers.BertNormalizer):
                     backend.normalizer = _bert_normalizer(settings)
                 if backend.post_processor is None:
-                    backend.post_processor = _post_processor(backend)
+                    backend.post_processor = _post_processor(backend, settings)
                 return cls(backend, settings)
             if (directory / "vocab.txt").is_file():
                 lines = (directory / "vocab.txt").read_text(encoding="utf-8").split("\n")
                 vocab = {token.rstrip("\r"): number for number, token in enumerate(lines) if token.rstrip("\r")}
                 backend = _bert_backend(vocab, settings)
-                if (added := directory / "added_tokens.json").is_file():
-                    _add_tokens(backend, json.loads(added.read_text(encoding="utf-8")))
+                stated = settings.get("added_tokens_decoder") or {}
+                named = {token["content"]: int(number) for number, token in stated.items()}
+                added = named | _read_json(directory / "added_tokens.json")
+                _add_tokens(backend, {token: number for token, number in added.items() if token not in vocab})
                 return cls(backend, settings)
         except UserError as error:
             raise UserError(f"{directory}: {error}") from None
@@ -196,7 +203,7 @@ class TextTokenizer:
             vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=list(SPECIAL_TOKENS), show_progress=False
         )
         backend.train_from_iterator(texts, trainer)
-        backend.post_processor = _post_processor(backend)
+        backend.post_processor = _post_processor(backend, settings)
         return cls(backend, settings)
 
     def to_json(self) -> dict[str, Any]:
@@ -207,6 +214,11 @@ class TextTokenizer:
     def from_json(cls, content: dict[str, Any]) -> "TextTokenizer":
         """What `to_json` of another one gave."""
         return cls(tokenizers.Tokenizer.from_str(content["tokenizer"]), content["settings"])
+
+    @property
+    def _tells_pairs_apart(self) -> bool:
+        """Whether the second text of a pair has token type 1; some models were trained without."""
+        return "token_type_ids" in (self._settings.get("model_input_names") or ["token_type_ids"])
 
     @property
     def max_length(self) -> int | None:
@@ -230,6 +242,7 @@ class TextTokenizer:
             "model_max_length": max_length,
             # BertTokenizer would split words its own way, whatever tokenizer.json says.
             "tokenizer_class": "BertTokenizer" if self._memory is not None else "PreTrainedTokenizerFast",
+            "model_input_names": ["input_ids", *["token_type_ids"] * self._tells_pairs_apart, "attention_mask"],
         } | {f"{name}_token": self._backend.id_to_token(number) for name, number in self.special_ids.items()}
         write_atomically(directory / "tokenizer.json", self._backend.to_str())
         write_atomically(directory / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")
@@ -250,7 +263,7 @@ class TextTokenizer:
         types = np.zeros(offsets[-1], np.int8)
         for encoding, start, stop in zip(encodings, offsets, offsets[1:], strict=False):
             ids[start:stop] = encoding.ids
-            if pairs is not None:
+            if pairs is not None and self._tells_pairs_apart:
                 types[start:stop] = encoding.type_ids
         return Encoded(ids, types, offsets, sum(bool(encoding.overflowing) for encoding in encodings))
 
@@ -275,8 +288,24 @@ def _bert_backend(vocab: dict[str, int], settings: dict) -> tokenizers.Tokenizer
     backend.decoder = tokenizers.decoders.WordPiece(prefix="##")
     special = [settings.get(f"{name}_token", f"[{name.upper()}]") for name in ("pad", "unk", "cls", "sep", "mask")]
     backend.add_special_tokens([token for token in special if token in vocab])
-    backend.post_processor = _post_processor(backend)
+    backend.post_processor = _post_processor(backend, settings)
     return backend
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} holds no JSON object")
+    return content
+
+
+def _refuse_morphemes(settings: dict[str, Any], kind: str | None) -> None:
+    """Stops at a tokenizer that parts words by a dictionary, as many Japanese BERTs do (MeCab, Sudachi, Juman++)."""
+    for name, berts in (("word_tokenizer_type", "basic"), ("subword_tokenizer_type", "wordpiece")):
+        if (given := settings.get(name)) not in (None, berts):
+            raise UserError(f"the tokenizer's {name} is {given!r}; jaxlm parts words as BERT does ({berts!r})")
+    if kind == "BertJapaneseTokenizer" and "word_tokenizer_type" not in settings:
+        raise UserError(f"the tokenizer is a {kind}, which does not say how it parts words (word_tokenizer_type)")
 
 
 def _bert_normalizer(settings: dict) -> normalizers.BertNormalizer:
@@ -296,8 +325,10 @@ def _add_tokens(backend: tokenizers.Tokenizer, added: dict[str, int]) -> None:
             raise UserError(f"added_tokens.json gives {token} the id {number}; after vocab.txt it is {given}")
 
 
-def _post_processor(backend: tokenizers.Tokenizer) -> processors.BertProcessing:
-    sep, cls = backend.token_to_id("[SEP]"), backend.token_to_id("[CLS]")
-    if sep is None or cls is None:
-        raise UserError("the vocabulary has no [CLS] or no [SEP]")
-    return processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
+def _post_processor(backend: tokenizers.Tokenizer, settings: dict[str, Any]) -> processors.BertProcessing:
+    places = []
+    for token in (settings.get("sep_token") or "[SEP]", settings.get("cls_token") or "[CLS]"):
+        if (number := backend.token_to_id(token)) is None:
+            raise UserError(f"the vocabulary has no {token}")
+        places.append((token, number))
+    return processors.BertProcessing(*places)

@@ -93,6 +93,8 @@ class BertConfig:
                 f"attention is fused and heads are {self.head_dim} wide; the kernel serves "
                 f"{', '.join(map(str, FUSED_HEAD_DIMS))}"
             )
+        if not isinstance(self.layer_norm_eps, int | float) or not self.layer_norm_eps > 0:
+            raise CheckpointError(f"layer_norm_eps is {self.layer_norm_eps!r}; it must be a number above 0")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             rate = getattr(self, name)
             if rate is not None and not (isinstance(rate, int | float) and 0 <= rate < 1):
@@ -144,11 +146,14 @@ class BertConfig:
         for key in ("id2label", "id2intent"):
             if labels := raw.get(key):
                 try:
-                    values[key] = dict(sorted((int(index), name) for index, name in labels.items()))
+                    values[key] = dict(sorted((int(index), str(name)) for index, name in labels.items()))
                 except (AttributeError, ValueError):
                     raise CheckpointError(f"{path}: {key} is {labels!r}; it must map class numbers to names") from None
                 if list(values[key]) != list(range(len(labels))):
                     raise CheckpointError(f"{path}: {key} numbers its classes {list(values[key])}, not 0, 1, 2, ...")
+                names = list(values[key].values())
+                if twice := sorted({name for name in names if names.count(name) > 1}):
+                    raise CheckpointError(f"{path}: {key} gives several classes the name {twice[0]!r}")
         if "id2label" not in values and isinstance(raw.get("num_labels"), int):
             values["id2label"] = {index: f"LABEL_{index}" for index in range(raw["num_labels"])}
         try:

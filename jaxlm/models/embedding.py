@@ -6,6 +6,7 @@ the modules that follow it, `1_Pooling/config.json`, and `sentence_bert_config.j
 
 import dataclasses
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -20,6 +21,8 @@ from jaxlm.models.config import BertConfig, CheckpointError, Pooling, PoolingMod
 from jaxlm.models.heads import first_tokens
 from jaxlm.models.hub import PretrainedModel
 from jaxlm.models.weights import MAX_SHARD_SIZE, is_writer, replace_file
+
+log = logging.getLogger("jaxlm")
 
 # As sentence-transformers named them before its version 6, which reads both: each a switch of 1_Pooling/config.json.
 _SWITCHES = {
@@ -99,7 +102,7 @@ def _means(hidden: jax.Array, segment_ids: jax.Array, first: jax.Array) -> jax.A
 
 
 def unit(vectors: jax.Array) -> jax.Array:
-    """Vectors of length 1 along the last axis; a vector of zeros stays one, and so does its gradient."""
+    """Vectors of length 1 along the last axis; a vector of zeros stays one."""
     return vectors * jax.lax.rsqrt(jnp.maximum(jnp.square(vectors).sum(-1, keepdims=True), 1e-24))
 
 
@@ -132,7 +135,7 @@ def read_pooling(directory: Path, hidden_size: int) -> Pooling | None:
     if places[0][1]:
         raise CheckpointError(f"{path} has its Transformer in {places[0][1]}; jaxlm reads it beside modules.json")
     mode = _read_mode(directory / places[1][1] / "config.json", hidden_size)
-    _refuse_prompt(directory / "config_sentence_transformers.json")
+    _heed_prompts(directory / "config_sentence_transformers.json", normalised="Normalize" in kinds)
     return Pooling(mode, "Normalize" in kinds, _read_max_length(directory))
 
 
@@ -154,11 +157,18 @@ def _read_mode(path: Path, hidden_size: int) -> PoolingMode:
     return known[modes[0]]
 
 
-def _refuse_prompt(path: Path) -> None:
-    """A prompt that stands before every text without being asked for would silently be missing."""
+def _heed_prompts(path: Path, *, normalised: bool) -> None:
+    """Stops at a prompt that stands before every text without being asked for, which would silently be missing; says
+    what else of a model's use is up to its user."""
     values = _read_object(path) if path.is_file() else {}
     if (name := values.get("default_prompt_name")) is not None:
         raise CheckpointError(f"{path}: default_prompt_name is {name!r}; jaxlm puts no prompt before a text by itself")
+    prompts = values.get("prompts")
+    if isinstance(prompts, dict) and (told := {name: text for name, text in prompts.items() if text}):
+        listed = ", ".join(f"{name} {text!r}" for name, text in told.items())
+        log.info("%s has prompts (%s): they are put before texts where you ask for it", path, listed)
+    if (compared := values.get("similarity_fn_name")) not in (None, "cosine") and not normalised:
+        log.warning("%s: vectors are compared by %s; search, predict and evaluate compare by cosine", path, compared)
 
 
 def _read_max_length(directory: Path) -> int | None:

@@ -202,12 +202,12 @@ class PretrainedModel(nnx.Module):
 
     @classmethod
     def load_params(
-        cls, directory: Path, config: BertConfig, key: jax.Array, *, new_heads: bool = False
+        cls, directory: Path, config: BertConfig, key: jax.Array, *, new_heads: bool = False, whole: bool = False
     ) -> dict[str, Any]:
         """A directory's parameters as nested dicts of float32 arrays; a head that it lacks is drawn from `key`.
 
         Raises:
-          CheckpointError: as `match` says.
+          CheckpointError: as `match` says; or a head is lacking, and the model is to be `whole`.
         """
         theirs = config.architecture
         if theirs != cls.__name__ and {theirs, cls.__name__} <= {
@@ -221,7 +221,10 @@ class PretrainedModel(nnx.Module):
         params, fresh, unused = match(read_tensors(directory), shapes, config, str(directory), new_heads=new_heads)
         if fresh:
             heads = sorted({str(head_of(name)) for name in fresh})
-            log.info("%s has no %s: initialised at random", directory, " and no ".join(heads))
+            lacking = " and no ".join(heads)
+            if whole:
+                raise CheckpointError(f"{directory} has no {lacking}, without which its output means nothing")
+            log.info("%s has no %s: initialised at random", directory, lacking)
 
             @jax.jit
             def draw(key: jax.Array) -> dict[str, jax.Array]:

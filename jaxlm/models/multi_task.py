@@ -104,7 +104,7 @@ class MultiTaskBert(PretrainedModel):
 
     @classmethod
     def load_params(
-        cls, directory: Path, config: BertConfig, key: jax.Array, *, new_heads: bool = False
+        cls, directory: Path, config: BertConfig, key: jax.Array, *, new_heads: bool = False, whole: bool = False
     ) -> dict[str, Any]:
         """The encoder of any BERT's directory, and of one of ours the heads, too; others are drawn from `key`.
 
@@ -113,6 +113,10 @@ class MultiTaskBert(PretrainedModel):
         """
         shared = _shared(config)
         saved = {} if new_heads else cls.read_config(directory).heads
+        if whole and (lacking := sorted(shared.heads.keys() - saved.keys())):
+            raise CheckpointError(
+                f"{directory} has no {' and no '.join(lacking)}, without which its output means nothing"
+            )
         encoder = BertModel.load_params(directory, shared.encoder(), key)
         wanted = cls.abstract(shared)[1]["bert"]
         parts = jax.jit(lambda key: cls.initial_params(shared, key)["parts"])(key)

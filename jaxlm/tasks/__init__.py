@@ -42,7 +42,7 @@ def task_of(directory: Path, config: BertConfig) -> type[Task]:
     """
     if (named := config.facts.get("task")) in TASKS:
         return TASKS[named]
-    if config.architecture in ("BertModel", None) and has_modules(directory):
+    if config.architecture in (None, "BertModel", "BertForMaskedLM", "BertForPreTraining") and has_modules(directory):
         return Embedding
     heads = hub.heads_in(directory)
     if {"intent classifier", "slot classifier"} <= heads:
@@ -54,6 +54,11 @@ def task_of(directory: Path, config: BertConfig) -> type[Task]:
             by_problem: dict[str, type[Task]] = {"regression": Regression, "multi_label_classification": MultiLabel}
             scored: type[Task] = Regression if config.score_activation is None else Ranking
             one_output = scored if config.num_labels == 1 else Classification
+            if config.problem_type == "regression" and config.num_labels != 1:
+                raise UserError(
+                    f"{directory} gives {config.num_labels} numbers for a text (problem_type regression); jaxlm's "
+                    "regression gives one"
+                )
             return by_problem.get(config.problem_type or "", one_output)
     elif "question-answering head" in heads:
         return QuestionAnswering

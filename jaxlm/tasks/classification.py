@@ -106,6 +106,8 @@ class Classification(SequenceTask):
 
     def targets(self, table: Table, training: bool) -> tuple[np.ndarray, np.ndarray]:
         numbers = {name: number for number, name in enumerate(self.labels)}
+        if list(numbers) == [f"LABEL_{number}" for number in numbers.values()]:  # a model that nobody told of names
+            numbers |= {str(number): number for number in numbers.values()}
         labels = table.labels or []
         values = np.array([numbers.get(label, _NONE_OF_THEM) for label in labels], np.int32)
         outside = np.array([label == self.out_of_scope for label in labels])

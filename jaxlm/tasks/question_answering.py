@@ -29,7 +29,8 @@ class QuestionAnswering(Task):
 
     The loss of a window is the mean of two cross-entropies, of the answer's first and last token among all of the
     window's tokens; a window without the answer is to point at its [CLS]. Whether there may be no answer is told by the
-    training data; a model that others trained may always say so.
+    training data; of a model that others trained, by the questions that it is evaluated on, and where there is no
+    telling it gives an answer, as transformers' pipeline does.
     """
 
     name = "question_answering"
@@ -38,9 +39,12 @@ class QuestionAnswering(Task):
     metrics_to_judge_by = ("f1", "exact_match", "loss")
     best_metric = 100.0
 
-    def __init__(self, stage: Stage, tokenizer: TextTokenizer, *, unanswerable: bool, null_threshold: float = 0.0):
+    def __init__(
+        self, stage: Stage, tokenizer: TextTokenizer, *, unanswerable: bool | None, null_threshold: float = 0.0
+    ):
         super().__init__(stage, tokenizer)
-        self.unanswerable = unanswerable
+        self._untold = unanswerable is None
+        self.unanswerable = bool(unanswerable)
         self.null_threshold = null_threshold if stage.qa.null_threshold is None else stage.qa.null_threshold
         least = stage.qa.max_question_length + SPECIAL_TOKENS + 1
         if stage.data.max_length < least:
@@ -58,7 +62,7 @@ class QuestionAnswering(Task):
         facts = config.facts
         settings = {name: int(facts[name]) for name in _REMEMBERED if name in facts}
         stage = dataclasses.replace(stage, qa=AnswerSettings(**settings))
-        return cls(stage, tokenizer, unanswerable=bool(facts.get("unanswerable", True)),
+        return cls(stage, tokenizer, unanswerable=facts.get("unanswerable"),
                    null_threshold=float(facts.get("null_threshold", 0.0)))  # fmt: skip
 
     @classmethod
@@ -88,6 +92,8 @@ class QuestionAnswering(Task):
           UserError: there is no token in an answer that is to be learnt (unless `data.bad_rows` is "skip").
         """
         questions, settings = cast(QuestionTable, table), self.stage.qa
+        if self._untold:
+            self.unanswerable = not all(questions.answers or [True])
         found = Tokenized.of(questions, self.tokenizer, settings.max_question_length)
         answers: list[tuple[int, int] | None] = []
         if questions.answers is not None:

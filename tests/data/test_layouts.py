@@ -88,12 +88,30 @@ def test_a_single_column_may_have_a_name(tmp_path: Path) -> None:
     assert len(shown(read("classification", lines, labelled=False))) == 2
 
 
+@pytest.mark.parametrize("names", ["question sentence", "question passage", "query passage", "query document"])
+def test_two_names_that_are_texts_by_themselves_are_a_pair(tmp_path: Path, names: str) -> None:
+    first, second = names.split()
+    rows = [{second: f"it is {n}", "label": n % 2, first: f"is {n} even"} for n in range(4)]
+    path = write(tmp_path / "qnli.jsonl", "\n".join(map(json.dumps, rows)))
+    assert shown(read("classification", path))[1] == ("is 1 even", "it is 1", "1")
+    assert read("classification", path, text=second).pairs is None
+
+
+@pytest.mark.parametrize("rest", ["headline", "headline,label"])
+def test_an_index_of_pandas_is_no_text_and_its_header_no_row(tmp_path: Path, rest: str) -> None:
+    """What `DataFrame.to_csv` writes unless it is told not to; of one row, too."""
+    for rows in (1, 4):
+        lines = [f",{rest}", *(f"{n},news number {n}" + f",{n % 2}" * ("label" in rest) for n in range(rows))]
+        table = read("classification", write(tmp_path / "news.csv", "\n".join(lines) + "\n"), labelled="label" in rest)
+        assert (table.texts, table.pairs) == ([f"news number {n}" for n in range(rows)], None)
+
+
 def test_columns_that_serve_nothing_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    rows = [{"question": f"is {n} even", "passage": "numbers", "label": n % 2} for n in range(4)]
-    path = write(tmp_path / "boolq.jsonl", "\n".join(map(json.dumps, rows)))
+    rows = [{"question": f"is {n} even", "reason": "numbers", "label": n % 2} for n in range(4)]
+    path = write(tmp_path / "asked.jsonl", "\n".join(map(json.dumps, rows)))
     with caplog.at_level(logging.INFO, "jaxlm"):
         read("classification", path)
-    assert "columns: text question, label label; not used: passage" in caplog.text
+    assert "columns: text question, label label; not used: reason" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -557,11 +575,11 @@ def test_ids_are_no_texts_unless_they_are_chosen(tmp_path: Path, task: str) -> N
 
 
 def test_a_preset_of_pairs_wants_a_second_text(tmp_path: Path) -> None:
-    rows = [{"question": f"is {n} even", "passage": "numbers", "label": n % 2} for n in range(4)]
-    path = write(tmp_path / "boolq.jsonl", "\n".join(map(json.dumps, rows)))
-    with pytest.raises(UserError, match=r"which column is the second text\? Columns: question, passage, label"):
+    rows = [{"question": f"is {n} even", "reason": "numbers", "label": n % 2} for n in range(4)]
+    path = write(tmp_path / "asked.jsonl", "\n".join(map(json.dumps, rows)))
+    with pytest.raises(UserError, match=r"which column is the second text\? Columns: question, reason, label"):
         read("classification", path, pairs=True)
-    assert read("classification", path, pairs=True, text_pair="passage").pairs == ["numbers"] * 4
+    assert read("classification", path, pairs=True, text_pair="reason").pairs == ["numbers"] * 4
 
 
 def test_one_column_is_not_offered_for_choice(tmp_path: Path) -> None:

@@ -96,11 +96,17 @@ def as_transformers(directory: Path, exported: Path, texts: list[str] = TEXTS) -
     loaded.save(exported, 32)
     encoded = loaded.encode(texts)
     ours = [encoded.input_ids[a:b].tolist() for a, b in zip(encoded.offsets, encoded.offsets[1:], strict=False)]
-    assert AutoTokenizer.from_pretrained(directory)(texts)["input_ids"] == ours
-    assert AutoTokenizer.from_pretrained(exported)(texts)["input_ids"] == ours
+    pairs = loaded.encode(texts, texts[::-1], max_length=512)
+    for reference in (AutoTokenizer.from_pretrained(directory), AutoTokenizer.from_pretrained(exported)):
+        assert reference(texts)["input_ids"] == ours
+        assert [*itertools.chain(*reference(texts, texts[::-1])["input_ids"])] == pairs.input_ids.tolist()
+    # transformers' own class for a tokenizer.json alone tells no pairs apart, unless it is told to.
+    assert [*itertools.chain(*reference(texts, texts[::-1])["token_type_ids"])] == pairs.token_type_ids.tolist()
 
 
-@pytest.mark.parametrize("kind", [None, "PreTrainedTokenizerFast", "BertTokenizer", "BertTokenizerFast"])
+@pytest.mark.parametrize(
+    "kind", [None, "a BERT", "PreTrainedTokenizerFast", "BertTokenizer", "BertTokenizerFast", "DistilBertTokenizer"]
+)
 @pytest.mark.parametrize("stated", [{}, {"do_lower_case": True}, {"do_lower_case": False, "strip_accents": True}])
 @pytest.mark.parametrize("lowercase", [True, False])
 def test_a_tokenizer_file_and_its_config_that_disagree(
@@ -109,7 +115,11 @@ def test_a_tokenizer_file_and_its_config_that_disagree(
     TextTokenizer.train(TEXTS + WORDS, 60, lowercase, min_frequency=1).save(tmp_path, 32)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     kept = {name: value for name, value in config.items() if name.endswith("_token")}
-    told = {} if kind is None else {"tokenizer_class": kind}
+    told = {"tokenizer_class": kind}
+    if kind in (None, "a BERT"):  # what the model is decides, where that is known
+        told = {}
+        if kind:
+            (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(kept | stated | told))
     as_transformers(tmp_path, tmp_path / "exported")
 
@@ -122,6 +132,43 @@ def test_tokens_that_were_added_beside_a_vocabulary_file(vocab_directory: Path) 
     assert added["[ENT]"] in TextTokenizer.load(vocab_directory).encode(["a [ENT]"]).input_ids
     (vocab_directory / "added_tokens.json").write_text('{"[ENT]": 3}')
     with pytest.raises(UserError, match=r"added_tokens.json gives \[ENT\] the id 3; after vocab.txt it is 30"):
+        TextTokenizer.load(vocab_directory)
+
+
+def test_tokens_that_the_config_adds_to_a_vocabulary_file(vocab_directory: Path) -> None:
+    number = 5 + len(WORDS)
+    stated = {str(number): {"content": "[ENT]", "special": True}, "2": {"content": "[CLS]", "special": True}}
+    told = {"tokenizer_class": "BertTokenizer", "added_tokens_decoder": stated}
+    (vocab_directory / "tokenizer_config.json").write_text(json.dumps(told))
+    as_transformers(vocab_directory, vocab_directory / "exported", ["the [ENT] and the cafe", "a tab"])
+    assert number in TextTokenizer.load(vocab_directory).encode(["a [ENT]"]).input_ids
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "special_tokens_map.json"])
+def test_special_tokens_of_other_names(vocab_directory: Path, file: str) -> None:
+    lines = (vocab_directory / "vocab.txt").read_text().replace("[CLS]", "<s>").replace("[SEP]", "</s>")
+    (vocab_directory / "vocab.txt").write_text(lines)
+    (vocab_directory / file).write_text(json.dumps({"cls_token": "<s>", "sep_token": "</s>"}))
+    (vocab_directory / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    first, *_, last = TextTokenizer.load(vocab_directory).encode(["a tab"]).input_ids.tolist()
+    assert [first, last] == [2, 3]
+    as_transformers(vocab_directory, vocab_directory / "exported")
+
+
+@pytest.mark.parametrize(
+    ("told", "model", "message"),
+    [
+        ({"word_tokenizer_type": "mecab", "subword_tokenizer_type": "wordpiece"}, {}, "word_tokenizer_type is 'mecab'"),
+        ({"word_tokenizer_type": "basic", "subword_tokenizer_type": "character"}, {}, "is 'character'"),
+        ({}, {"tokenizer_class": "BertJapaneseTokenizer"}, "does not say how it parts words"),
+    ],
+)
+def test_a_tokenizer_that_parts_words_by_a_dictionary_is_refused(
+    vocab_directory: Path, told: dict[str, str], model: dict[str, str], message: str
+) -> None:
+    (vocab_directory / "tokenizer_config.json").write_text(json.dumps(told))
+    (vocab_directory / "config.json").write_text(json.dumps(model))
+    with pytest.raises(UserError, match=message):
         TextTokenizer.load(vocab_directory)
 
 

@@ -109,6 +109,8 @@ def test_equal_configs_hash_equal_so_that_a_graphdef_can_be_a_static_argument() 
         ({"is_decoder": True}, "is_decoder is True"),
         ({"add_cross_attention": True}, "add_cross_attention is True"),
         ({"id2label": ["no", "yes"]}, "id2label is .* must map class numbers to names"),
+        ({"id2label": {"0": "no", "1": "no"}}, "id2label gives several classes the name 'no'"),
+        ({"layer_norm_eps": "1e-12"}, "layer_norm_eps is '1e-12'; it must be a number above 0"),
         ({"id2label": {"no": 0, "yes": 1}}, "id2label is .* must map class numbers to names"),
     ],
 )
@@ -128,3 +130,7 @@ def test_a_config_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 def test_a_directory_without_config_is_no_model_directory(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=f"{tmp_path} is no model directory"):
         BertConfig.from_json(tmp_path / "config.json")
+
+
+def test_names_of_classes_are_texts(tmp_path: Path) -> None:
+    assert BertConfig.from_json(write(tmp_path, {"id2label": {"0": 1, "1": 0}})).id2label == {0: "1", 1: "0"}

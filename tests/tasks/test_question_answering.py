@@ -216,6 +216,18 @@ def test_the_threshold_is_chosen_on_dev_as_the_official_script_chooses_and_kept_
     assert (again.null_threshold, again.unanswerable, again.stage.qa) == (task.null_threshold, True, STAGE.qa)
 
 
+def test_whether_others_models_may_say_nothing_is_told_by_the_questions(prepared: Prepared, films: Path) -> None:
+    task = QuestionAnswering.for_model(
+        STAGE, prepared.task.tokenizer, dataclasses.replace(SHAPE, facts={"max_question_length": 8})
+    )
+    table = read_questions(str(films), "train", STAGE.data)
+    answered = [row for row, given in enumerate(table.answers or []) if given]
+    assert 0 < len(answered) < len(table)
+    for of, may in ((table, True), (table.choose(answered), False), (dataclasses.replace(table, answers=None), False)):
+        task.examples(of)
+        assert task.unanswerable == may
+
+
 def test_of_several_answers_the_first_is_learnt(prepared: Prepared) -> None:
     table = QuestionTable(
         "train.json", ["Who made it?"], ["Ada Okoye or Omar Haddad"], None, ["one"], ids=["1"],
