@@ -365,10 +365,20 @@ SHARED_BY_PARTS = ("tokenizer", "vocab_size", "lowercase")  # in DataSettings, w
 S = TypeVar("S", bound=Stage)
 
 
+WITHOUT_LABELS = ("question_answering", "regression", "embedding", "masked_lm")  # nothing there can be smoothed
+
+
 def as_part(config: S, part: Part) -> S:
     """The settings that one part of a run would have as a run of its own."""
     shared = {name: getattr(config.data, name) for name in SHARED_BY_PARTS}
-    train = dataclasses.replace(config.train, batch_size=part.batch_size or config.train.batch_size, metric=part.metric)
+    train = dataclasses.replace(
+        config.train,
+        batch_size=part.batch_size or config.train.batch_size,
+        metric=part.metric,
+        label_smoothing=0.0 if part.task in WITHOUT_LABELS else config.train.label_smoothing,
+        patience=None,  # these two are the run's
+        target=None,
+    )
     return dataclasses.replace(
         config, task=part.task, parts=(), data=dataclasses.replace(part.data, **shared), labels=part.labels,
         tags=part.tags, qa=part.qa, ranking=part.ranking, train=train,

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from jaxlm.config import (
     SHARED_BY_PARTS,
     STRUCTURE,
+    WITHOUT_LABELS,
     Config,
     DataSettings,
     EmbeddingSettings,
@@ -99,7 +100,8 @@ def validate(config: Stage, where: str = "") -> None:
                 f"{qa.max_question_length}), [SEP], qa.stride {qa.stride}, [SEP]",
             ),
         ]  # fmt: skip
-    if config.task in ("question_answering", "regression", "embedding", "masked_lm"):
+    tasks: list[str] = [part.task for part in config.parts] or [config.task]
+    if all(task in WITHOUT_LABELS for task in tasks):
         rule = f"0 in {config.task}, which does not learn labels"
         checks.append((not train.label_smoothing, "train.label_smoothing", train.label_smoothing, rule))
     if isinstance(config, Config):

@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 
-from jaxlm.config import Config, DataSettings, ModelSettings, OptimSettings, Phase, Stage, TaskName, TrainSettings
+from jaxlm.config import (
+    Config,
+    DataSettings,
+    ModelSettings,
+    OptimSettings,
+    Phase,
+    Stage,
+    TaskName,
+    TrainSettings,
+)
 from jaxlm.config_changes import changes, fingerprint, flatten
 from jaxlm.config_checks import validate
 from jaxlm.errors import UserError

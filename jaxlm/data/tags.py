@@ -8,7 +8,7 @@ ill-formed: an I- that nothing started starts an entity.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from jaxlm.errors import UserError
@@ -86,6 +86,20 @@ def guesses_as_iob2(sequences: Sequence[Sequence[str]]) -> list[list[str]]:
     if not strange and sum(begun) >= len(begun) / 2:
         return [list(tags) for tags in sequences]
     return [render(of, len(tags)) for of, tags in zip(found, sequences, strict=True)]
+
+
+def as_said_by(known: Collection[str], sequences: Sequence[Sequence[str]]) -> list[list[str]]:
+    """IOB2's tags in the scheme of a model that knows `known`: types alone, IOBES or BMES, BILOU, or IOB1 without any
+    B-. Of other models they stay: IOB1 with B- has the same tags as IOB2."""
+    names = [name for name in known if name != OUTSIDE]
+    prefixes = {name[0] for name in names}
+    if names and not any(map(is_tag, names)):
+        return [[tag if tag == OUTSIDE else tag[2:] for tag in tags] for tags in sequences]
+    scheme = "IOBES" if prefixes & {*"ES"} else "BILOU" if prefixes & {*"LU"} else "IOB2" if "B" in prefixes else "IOB1"
+    if scheme == "IOB2":
+        return [list(tags) for tags in sequences]
+    found = [render(entities(tags), len(tags), scheme) for tags in sequences]
+    return [[f"M{tag[1:]}" if "M" in prefixes and tag[:2] == "I-" else tag for tag in tags] for tags in found]
 
 
 def as_iob2(source: str, places: Sequence[str], sequences: Sequence[Sequence[str]]) -> tuple[list[list[str]], str]:

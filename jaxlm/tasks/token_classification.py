@@ -13,7 +13,7 @@ import optax
 from jaxlm.config import DataSettings, Stage
 from jaxlm.data.loader import Examples
 from jaxlm.data.sources import Table
-from jaxlm.data.tags import OUTSIDE, entities, guesses_as_iob2, is_tag
+from jaxlm.data.tags import OUTSIDE, as_said_by, entities, guesses_as_iob2, is_tag
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.data.windows import windows_of_words
 from jaxlm.data.word_files import read_words
@@ -106,12 +106,13 @@ class TokenClassification(Task):
         remarks = list(table.remarks)
         if table.tags is not None:
             numbers = {tag: number + 1 for number, tag in enumerate(self.tags)}
-            of_words = np.array([numbers.get(tag, UNLABELLED) for tag in itertools.chain(*table.tags)], np.int32)
+            said = table.tags if self.flat else as_said_by(self.tags, table.tags)
+            of_words = np.array([numbers.get(tag, UNLABELLED) for tag in itertools.chain(*said)], np.int32)
             if not of_words.any():
                 raise UserError(f"{table.source}: the model knows none of its tags; it knows {listing(self.tags)}")
             spoken = windows.first_token >= 0
             tags[windows.first_token[spoken]] = of_words[spoken]
-            unknown = {tag for sentence in table.tags for tag in sentence} - set(numbers)
+            unknown = {tag for sentence in said for tag in sentence} - set(numbers)
             if unknown:
                 remarks.append(f"tags unknown to the model, counted as missed: {listing(sorted(unknown), 5)}")
         if windows.cut_sentences:

@@ -5,7 +5,7 @@ import random
 import pytest
 from seqeval.metrics.sequence_labeling import get_entities
 
-from jaxlm.data.tags import Entity, as_iob2, entities, guesses_as_iob2, is_tag, render
+from jaxlm.data.tags import Entity, as_iob2, as_said_by, entities, guesses_as_iob2, is_tag, render
 from jaxlm.errors import UserError
 
 
@@ -75,3 +75,14 @@ def test_what_a_model_says_in_another_scheme_is_read_as_iob2() -> None:
 def test_a_tag_is_o_or_has_a_prefix_and_a_type() -> None:
     assert all(map(is_tag, ["O", "B-PER", "I-a-b", "E-x", "S-x", "L-x", "U-x"]))
     assert not any(map(is_tag, ["o", "B-", "PER", "X-PER", "BPER", "", None, 3, "b-PER"]))
+
+
+@pytest.mark.parametrize("scheme", ["IOB2", "IOB1", "IOBES", "BILOU", "BMES", "types alone"])
+def test_tags_are_said_as_a_model_says_them(scheme: str) -> None:
+    found = [Entity("LOC", 0, 3), Entity("PER", 4, 5), Entity("PER", 6, 8)]
+    tags = render(found, 9, {"BMES": "IOBES"}.get(scheme, scheme))
+    if scheme == "BMES":
+        tags = [tag.replace("I-", "M-") for tag in tags]
+    if scheme == "types alone":
+        tags = ["LOC", "LOC", "LOC", "O", "PER", "O", "PER", "PER", "O"]
+    assert as_said_by({*tags, "O"}, [render(found, 9)]) == [tags]
