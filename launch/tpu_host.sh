@@ -67,7 +67,8 @@ case "${1:-}" in
     fi
     mount_bucket # again after a reboot
     # mixed: SIGTERM goes to the main process alone, which saves and then ends its own workers.
-    fresh_unit "$unit" --working-directory="$root" --property=After="network-online.target $bucket_unit.service" \
+    fresh_unit "$unit" --working-directory="$root" \
+      --property=After="network-online.target $bucket_unit.service mnt-jaxlm.mount" \
       --property=RemainAfterExit=yes --property=KillMode=mixed --property=TimeoutStopSec=300 \
       --property=StandardOutput=append:"$log" --property=StandardError=append:"$log" \
       "$root/launch/tpu_host.sh" exec "$@"

@@ -74,7 +74,7 @@ def test_a_reboot_costs_no_bucket(machine: Machine, vm: Path) -> None:
     bucket, run = machine.calls("systemd-run")
     assert bucket[-2:] == ["bucket", "/mnt/jaxlm"]
     # At a shutdown, what is After= ends first.
-    assert "--property=After=network-online.target jaxlm_bucket.service" in run
+    assert "--property=After=network-online.target jaxlm_bucket.service mnt-jaxlm.mount" in run
 
 
 @pytest.mark.parametrize(
