@@ -160,6 +160,14 @@ def test_embed_takes_the_dtype_from_the_command_line(
     assert 1e-4 < np.abs(found - embedder(TEXTS[1:2])).max() < 5e-2
 
 
+def test_vectors_say_which_rows_they_are_of_where_some_are_left_out(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": ""}\n{"text": "two"}\n')
+    told = ["embed", str(model), "--input", str(tmp_path / "a.jsonl"), "--output", str(tmp_path / "v.npy")]
+    assert cli.main([*told, "--data.bad_rows", "skip"]) == 0
+    assert len(np.load(tmp_path / "v.npy")) == 2
+    assert (tmp_path / "v.npy.rows").read_text() == "line 1\nline 3\n"
+
+
 def test_wrong_input_is_one_clear_line_and_leaves_nothing_behind(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

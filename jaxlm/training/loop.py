@@ -256,6 +256,8 @@ def _judge(progress: Progress, score: float, task: Task, settings: TrainSettings
     """Compares an evaluation with the best so far; says why the run is at its end, if it is."""
 
     def better(one: float, other: float) -> bool:
+        if math.isnan(other):
+            return not math.isnan(one)
         return one > other if task.larger_is_better else one < other
 
     progress.evaluated = progress.step

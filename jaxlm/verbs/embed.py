@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from jaxlm.atomic import write_atomically
 from jaxlm.config import DataSettings, Dtype, MeshSettings
 from jaxlm.errors import UserError
 from jaxlm.flags import check_batch_size, check_output, parse
@@ -35,7 +36,8 @@ class Arguments:
     input: str | None = None
     """A file of texts: txt (one a line), csv, tsv, jsonl or parquet, plain, .gz or .xz; or tfds:NAME[:SPLIT]."""
     output: str | None = None
-    """A .npy file for the vectors of `--input`, float32 [texts, hidden], in order; numpy.load reads it."""
+    """A .npy file for the vectors of `--input`, float32 [texts, hidden], in order; numpy.load reads it. Where
+    `--data.bad_rows skip` leaves rows out, FILE.npy.rows has the place of each vector's row, one a line."""
     data: DataSettings = dataclasses.field(default_factory=lambda: DataSettings(max_length=0))
     """Columns of `--input`, as for training; max_length 0 is the model's own."""
     mesh: MeshSettings = dataclasses.field(default_factory=MeshSettings)
@@ -73,16 +75,20 @@ def run(arguments: list[str]) -> int:
     from jaxlm.tasks.embedding import rounded
 
     mesh = mesh_for(args.mesh)
-    texts = list(args.text)
+    texts, places = list(args.text), None
     if args.input:
         table = read_table(args.input, "test", args.data, label_kind=None)
         if table.pairs is not None and args.data.text is None:
             raise UserError(f"{args.input} has texts in pairs; choose one column with --data.text NAME")
-        texts = table.texts
+        texts, places = table.texts, table.places if table.skipped else None
     embedder = Embedder(args.model, mesh, dtype=args.dtype, batch_size=args.batch_size,
                         max_length=args.data.max_length or None)  # fmt: skip
     distributed.agree("texts", digest(texts))
     if args.output:
+        if places is not None and jax.process_index() == 0:
+            rows = Path(f"{args.output}.rows")
+            write_atomically(rows, "".join(f"{place}\n" for place in places))
+            console.say(f"{rows}: which rows the vectors are of, as some are left out")
         write_vectors(Path(args.output), texts, embedder, console)
     else:
         vectors = embedder(texts)
