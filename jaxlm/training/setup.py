@@ -288,7 +288,7 @@ def _from_scratch(model: ModelSettings, vocab_size: int) -> BertConfig:
 
 def scans_layers(setting: str, platform: str, layers: int) -> bool:
     """`auto` is a loop on GPUs, and on TPUs where one by one would take minutes to compile. A step takes longer as a
-    loop: of MiniLM on CPU by a fifth; of BERT-base on a v5e by the compiler's estimate 80 instead of 44 ms, since a
+    loop: of MiniLM on CPU by a fifth; of BERT-base on a v5e by the compiler's estimate 77 instead of 44 ms, since a
     loop keeps what its backward pass reads in stacks of all layers."""
     if setting != "auto":
         return setting == "scan"
