@@ -113,11 +113,7 @@ class MultiTaskBert(PretrainedModel):
         """
         shared = _shared(config)
         saved = {} if new_heads else cls.read_config(directory).heads
-        if whole and (lacking := sorted(shared.heads.keys() - saved.keys())):
-            raise CheckpointError(
-                f"{directory} has no {' and no '.join(lacking)}, without which its output means nothing"
-            )
-        encoder = BertModel.load_params(directory, shared.encoder(), key)
+        encoder = BertModel.load_params(directory, shared.encoder(), key, whole=whole)
         wanted = cls.abstract(shared)[1]["bert"]
         parts = jax.jit(lambda key: cls.initial_params(shared, key)["parts"])(key)
         for number, (name, head) in enumerate(shared.heads.items()):

@@ -338,6 +338,8 @@ def _shape(
         raise UserError(f"--{flag} is {longest}; the model has {shape.max_position_embeddings} positions")
     for name in ("initializer_range", "position_init"):  # of what is drawn anew
         if (asked := getattr(model, name)) != getattr(ModelSettings(), name):
+            if name == "position_init" and given is not None and not model.random_init:
+                raise UserError(f"--model.{name} is {asked}, but the positions of {model.init} are trained already")
             shape = dataclasses.replace(shape, **{name: asked})
     if model.hidden_dropout is not None:
         shape = dataclasses.replace(shape, hidden_dropout_prob=model.hidden_dropout)

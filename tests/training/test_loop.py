@@ -424,6 +424,10 @@ def test_weights_are_bound_to_their_vocabulary_and_structure(config: Config, tmp
         ready(change(config, model={"num_hidden_layers": 7}))
     ready(change(config, model={"num_hidden_layers": layers}))
     assert ready(change(config, model={"initializer_range": 0.5})).bert_config.initializer_range == 0.5  # of the head
+    sinusoids = change(config, model={"position_init": "sinusoidal"})
+    with pytest.raises(UserError, match=r"--model.position_init is sinusoidal, but the positions of .* are trained"):
+        ready(sinusoids)
+    assert ready(change(sinusoids, model={"random_init": True})).bert_config.position_init == "sinusoidal"
 
 
 def test_a_seed_decides_on_order_new_weights_and_dropout(config: Config) -> None:
@@ -459,12 +463,15 @@ def test_a_loss_that_is_not_finite_names_step_and_examples_and_keeps_the_last_ch
                 batch["example_weights"] = batch["example_weights"] * np.nan
             yield batch
 
+    waited: list[Checkpoints] = []
     monkeypatch.setattr(loop, "prefetch", poisoned)
+    monkeypatch.setattr(Checkpoints, "wait", lambda found: waited.append(found))  # what is named is whole by then
     with pytest.raises(NonFiniteLoss) as error:
         loop.train(setup, tmp_path, Console(io.StringIO()), "test")
     assert "step 13" in str(error.value)
     assert setup.batches["train"].describe_examples(12) in str(error.value)
     assert "Checkpoint 10 is the last good one" in str(error.value)
+    assert waited
     monkeypatch.undo()
     run(config, tmp_path)
     assert np.isfinite([loss for _, _, loss in curve(tmp_path)]).all()
