@@ -1,6 +1,7 @@
 """Batches as a pure function of (seed, step): order, pack, and hand each process its slice of the rows."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -38,7 +39,7 @@ class Examples:
     def groups(self) -> int:
         return len(self) // self.group
 
-    @property
+    @functools.cached_property
     def lengths(self) -> np.ndarray:
         return np.diff(self.offsets).astype(np.int32)
 
@@ -53,6 +54,8 @@ class Examples:
 class Batches:
     """The batches of a run. `batches(step)` is the same whenever, wherever and however often it is asked for.
 
+    Which examples a step has and where they lie is planned once, for the whole run: 16 bytes an example of a step.
+
     A batch holds, as `[rows, length]` int32: `input_ids`, `segment_ids`, `positions`, `token_type_ids`, `example_ids`;
     as `[rows, slots]`: `slot_examples` (int32, -1 for none), `batch_places` (int32, the example's number within the
     batch), `pool_positions` (int32, each example's first token), `example_weights` (float32, 0 for an empty slot) and
@@ -60,25 +63,28 @@ class Batches:
     """
 
     examples: Examples
-    order: StratifiedOrder
-    steps: int
+    planned: np.ndarray  # [steps, examples] int32: each step's examples, -1 for none
+    placed: Layout  # where they lie, each [steps, examples]
+    steps_per_epoch: int
     row_length: int
     rows: int
     slots: int
     finish: Callable[[Batch, int], Batch]
-    first_row: int = 0  # this process's slice of the rows
-    last_row: int | None = None
-    side_by_side: int = 1  # so many consecutive examples lie in the same row
+    first_row: int  # this process's slice of the rows
+    last_row: int  # exclusive
+
+    @property
+    def steps(self) -> int:
+        return len(self.planned)
+
+    def indices(self, step: int) -> np.ndarray:
+        """The step's examples, `[examples]`."""
+        return self.planned[step][self.planned[step] >= 0]
 
     def layout(self, step: int) -> tuple[np.ndarray, Layout]:
-        """The step's example indices `[examples]`, and where they lie."""
-        indices = self._indices(step)
-        packed = plan(self.examples.lengths[indices][None], self.row_length, self.side_by_side)
-        return indices, Layout(*(part[0] for part in packed))
-
-    def _indices(self, step: int) -> np.ndarray:
-        groups = self.order.of_step(step)
-        return _members(groups[groups >= 0], self.examples.group)
+        """The step's examples, `[examples]`, and where they lie."""
+        there = self.planned[step] >= 0
+        return self.planned[step][there], Layout(*(part[step][there] for part in self.placed))
 
     def collect(self, step: int, values: np.ndarray, of_tokens: bool, into: np.ndarray | None) -> np.ndarray:
         """Puts a step's values where they belong in the split.
@@ -102,15 +108,14 @@ class Batches:
 
     def __call__(self, step: int) -> Batch:
         indices, layout = self.layout(step)
-        last = self.rows if self.last_row is None else self.last_row
-        mine = (layout.row >= self.first_row) & (layout.row < last)
+        mine = (layout.row >= self.first_row) & (layout.row < self.last_row)
         indices, (row, start, slot) = indices[mine], (part[mine] for part in layout)
         batch_places = np.flatnonzero(mine)
         row, lengths = row - self.first_row, self.examples.lengths[indices]
         there = np.repeat(self.examples.offsets[indices], lengths) + _within(lengths)
         batch = lay_out(
             self.examples.input_ids[there], self.examples.token_type_ids[there], lengths, indices,
-            Layout(row, start, slot), shape=(last - self.first_row, self.row_length, self.slots),
+            Layout(row, start, slot), shape=(self.last_row - self.first_row, self.row_length, self.slots),
             token_targets={name: values[there] for name, values in self.examples.token_targets.items()},
         )  # fmt: skip
         batch["batch_places"] = np.zeros_like(batch["slot_examples"])
@@ -127,17 +132,13 @@ class Batches:
         """How often the data have been seen after so many steps."""
         return step / self.steps_per_epoch
 
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.order.steps_per_epoch
-
     def tokens(self, step: int) -> float:
         """Real tokens of a step, over all processes."""
-        return int(self.examples.lengths[self._indices(step)].sum())
+        return int(self.examples.lengths[self.indices(step)].sum())
 
     def count(self, step: int) -> int:
         """Examples of a step, over all processes; a group counts as one."""
-        return int((self.order.of_step(step) >= 0).sum())
+        return len(self.indices(step)) // self.examples.group
 
     def filled_rows(self, step: int) -> int:
         """Rows with text in a step, over all processes."""
@@ -149,7 +150,7 @@ class Batches:
 
     def describe_examples(self, step: int, most: int = 8) -> str:
         """Where a step's examples came from, for a message."""
-        indices, _ = self.layout(step)
+        indices = self.indices(step)
         places = [self.examples.places[index] for index in indices[:most]]
         more = f" and {len(indices) - most} more" if len(indices) > most else ""
         return f"{self.examples.source}: {', '.join(places)}{more}"
@@ -260,12 +261,14 @@ def make_batches(
             f"--data.row_length is {row_length}; texts that belong together have up to {longest} tokens, and with "
             "train.micro_batches they share a row"
         )
-    layouts = {length: plan(lengths, length, together) for length in candidates}
-    best = min(layouts, key=lambda length: layouts[length].rows * length * (hidden_size + 0.75 * length))
-    rows = -(-layouts[best].rows // row_multiple) * row_multiple
+    best, placed = min(
+        ((length, plan(lengths, length, together)) for length in candidates),
+        key=lambda found: found[1].rows * found[0] * (hidden_size + 0.75 * found[0]),
+    )
+    rows = -(-placed.rows // row_multiple) * row_multiple
     share = rows // processes
-    return Batches(examples, order, steps, best, rows, layouts[best].slots, finish,
-                   process * share, (process + 1) * share, together)  # fmt: skip
+    return Batches(examples, planned.astype(np.int32), placed, order.steps_per_epoch, best, rows, placed.slots, finish,
+                   process * share, (process + 1) * share)  # fmt: skip
 
 
 def prefetch(

@@ -1,6 +1,5 @@
 """The order in which examples are seen: a pure function of (seed, step), with no state to save or to skip through."""
 
-import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -108,12 +107,10 @@ class StratifiedOrder:
         self.seed = seed
         self._sorted = np.argsort(-lengths, kind="stable")
         self.steps_per_epoch = -(-len(lengths) // batch_size)
-        # Those of a step are asked for by what makes its batch and by what counts its tokens.
-        self.of_step = functools.lru_cache(64)(lambda step: self.examples(step)[0])
 
-    def examples(self, steps: np.ndarray | int) -> np.ndarray:
+    def examples(self, steps: np.ndarray) -> np.ndarray:
         """The example indices of the given steps: `[steps, batch_size]`, -1 where a batch holds one example less."""
-        steps = np.atleast_1d(steps)[:, None]
+        steps = steps[:, None]
         epoch, place = steps // self.steps_per_epoch, steps % self.steps_per_epoch
         block = np.arange(self.batch_size)[None]
         if self.seed is not None:

@@ -39,7 +39,7 @@ def test_each_example_lies_whole_in_its_segment_with_its_target() -> None:
             assert np.flatnonzero(here)[0] == batch["pool_positions"][row, slot]
             assert batch["labels"][row, slot] == example * 10
             found.append(example)
-        assert sorted(found) == sorted(i for i in batches.order.examples(step)[0] if i >= 0)
+        assert sorted(found) == sorted(batches.indices(step))
         assert batch["example_weights"].sum() == len(found)
         assert (batch["segment_ids"] > 0).sum() == batches.tokens(step)
 
@@ -81,7 +81,7 @@ def test_one_shape_serves_every_step_and_wastes_little() -> None:
 
 def test_a_message_can_say_where_a_steps_examples_came_from() -> None:
     batches = batches_of(make_examples())
-    first, second, *others = (index for index in batches.order.examples(3)[0] if index >= 0)
+    first, second, *others = batches.indices(3)
     assert batches.describe_examples(3, most=2) == f"file: line {first}, line {second} and {len(others)} more"
 
 

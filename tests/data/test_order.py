@@ -29,7 +29,7 @@ def test_batches_depend_on_seed_and_step_alone() -> None:
     lengths = np.random.default_rng(0).integers(3, 60, 103)
     order = StratifiedOrder(lengths, 10, seed=3)
     whole = order.examples(np.arange(40))
-    np.testing.assert_array_equal(StratifiedOrder(lengths, 10, seed=3).examples(27)[0], whole[27])
+    np.testing.assert_array_equal(StratifiedOrder(lengths, 10, seed=3).examples(np.array([27]))[0], whole[27])
     assert (StratifiedOrder(lengths, 10, seed=4).examples(np.arange(40)) != whole).mean() > 0.5
 
 

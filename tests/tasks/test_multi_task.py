@@ -192,7 +192,7 @@ def test_batch_sizes_are_the_parts_shares_and_an_epoch_shows_every_example(confi
     train = dataclasses.replace(config.train, batch_size=22, steps=None, epochs=2)
     setup = ready(dataclasses.replace(config, parts=(small, alike, names), train=train))
     batches, sizes = setup.batches["train"], {"mood": 12, "alike": 60, "names": 60}
-    assert {name: own.order.batch_size for name, own in batches.parts.items()} == {"mood": 2, "alike": 10, "names": 10}
+    assert {name: own.count(0) for name, own in batches.parts.items()} == {"mood": 2, "alike": 10, "names": 10}
     assert (setup.steps, batches.steps_per_epoch) == (12, 6)
     for name, size in sizes.items():
         seen = [batches(step)[f"{name}/slot_examples"] for step in range(6)]
