@@ -19,6 +19,8 @@ from jaxlm.console import Console
 from jaxlm.flags import preset
 from jaxlm.startup import start_jax
 
+PRODUCT_SIZE = {"cpu": 2048, "gpu": 8192, "tpu": 8192}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -45,7 +47,7 @@ def _trained(config: Config, steps: int) -> dict[str, Any]:
         run(dataclasses.replace(config, train=train, workdir=folder), "bench", console)
         lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
     logged = [line for line in lines if line["split"] == "train"][1:]
-    names = ("tokens_per_second", "seconds_per_step", "model_flops_per_second", "model_flops_utilization")
+    names = ("tokens_per_second", "seconds_per_step", "model_flops_per_second", "input_wait_share")
     medians = {name: statistics.median(line[name] for line in logged) for name in names if name in logged[0]}
     return {"value": medians["tokens_per_second"], "unit": "tokens/s"} | medians
 
@@ -75,6 +77,20 @@ def pretrain(args: argparse.Namespace) -> dict[str, Any]:
         return _trained(dataclasses.replace(config, data=dataclasses.replace(data, train=folder)), args.steps)
 
 
+def products(args: argparse.Namespace) -> dict[str, Any]:
+    """The rate of large matrix products, which no model's step exceeds."""
+    start_jax(MeshSettings())
+    import jax
+    import jax.numpy as jnp
+
+    size = PRODUCT_SIZE[jax.default_backend()]
+    factor = jnp.ones((size, size), "bfloat16" if args.dtype == "bfloat16" else "float32")
+    multiply = jax.jit(lambda a, b: jnp.matmul(a, b, preferred_element_type=a.dtype))
+    multiply(factor, factor).block_until_ready()
+    seconds = _median_seconds(lambda: multiply(factor, factor).block_until_ready(), 15)
+    return {"value": 2e-9 * size**3 / seconds, "unit": "GFLOP/s"}
+
+
 def _texts(path: str) -> list[str]:
     return [line.split("\t")[0] for line in Path(path).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
 
@@ -88,11 +104,15 @@ def _embedder(args: argparse.Namespace) -> Any:
 
 
 def encode(args: argparse.Namespace) -> dict[str, Any]:
+    from jaxlm.training.flops import train_flops
+
     texts = _texts(args.data)
     embed = _embedder(args)
     embed(texts)  # compiles the shapes that will be needed
     seconds = _median_seconds(lambda: embed(texts), 3)
-    return {"value": len(texts) / seconds, "unit": "texts/s"}
+    tokens = len(embed.tokenizer.encode(texts, max_length=embed.max_length).input_ids)
+    flops = train_flops(embed.config, tokens=tokens, row_length=tokens / len(texts), scored=tokens) / 3
+    return {"value": len(texts) / seconds, "unit": "texts/s", "model_flops_per_second": flops / seconds}
 
 
 def latency(args: argparse.Namespace) -> dict[str, Any]:
@@ -160,6 +180,7 @@ def _median_seconds(work: Callable[[], Any], times: int) -> float:
 
 
 CASES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "products": products,
     "finetune": finetune,
     "pretrain": pretrain,
     "encode": encode,

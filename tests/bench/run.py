@@ -6,7 +6,8 @@
 VENV is an environment with torch, transformers and safetensors (`pip install torch transformers safetensors`); without
 --peer only jaxlm is measured. Without --model and --data the material is made (`material.py`): weights at random, texts
 from the installed documentation. Nothing else should run meanwhile. The table has medians over the rounds, and how many
-times faster jaxlm is; `--output` also writes every measurement as a JSON line.
+times faster jaxlm is; MFU is its model's FLOPs on real tokens as a share of what large products reach
+on this machine, in the faster of the two libraries. `--output` also writes every measurement as a JSON line.
 """
 
 import argparse
@@ -34,6 +35,8 @@ class Case(NamedTuple):
 
 
 CASES = (
+    Case("products", "products", "sentences"),
+    Case("products, bfloat16", "products", "sentences", ("--dtype", "bfloat16")),
     Case("finetune, sentences", "finetune", "sentences", ("--steps", "22"), compiled_peer=True),
     Case("finetune, bfloat16", "finetune", "sentences", ("--steps", "22", "--dtype", "bfloat16")),
     Case("finetune, 128 full", "finetune", "paragraphs", ("--length", "128", "--steps", "8")),
@@ -79,8 +82,9 @@ def main() -> None:
         "paragraphs": str(work / "paragraphs.tsv"),
         "text": args.text or str(work / "text.txt"),
     }
-    print("| case | unit | jaxlm | default | best | compiled | times default | times best | MB, jaxlm | MB, best |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    rates: dict[bool, float] = {}  # FLOP/s of large products in bfloat16, or not
+    print("| case | unit | jaxlm | default | best | compiled | times default | times best | MFU | MB | MB, best |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for case in cases:
         found: dict[str, list[dict[str, Any]]] = {}
         if case.name == "start, warm":
@@ -95,11 +99,14 @@ def main() -> None:
                 if args.output:
                     with open(args.output, "a") as file:
                         file.write(json.dumps({"case": case.name, "who": who, "round": number} | result) + "\n")
-        print(_row(case, found), flush=True)
+        reduced = "bfloat16" in case.flags
+        if case.work == "products":
+            rates[reduced] = 1e9 * max(_medians(found).values())
+        print(_row(case, found, rates.get(reduced)), flush=True)
 
 
-def _row(case: Case, found: dict[str, list[dict[str, Any]]]) -> str:
-    medians = {who: statistics.median(result["value"] for result in results) for who, results in found.items()}
+def _row(case: Case, found: dict[str, list[dict[str, Any]]], rate: float | None) -> str:
+    medians = _medians(found)
     unit = found["jaxlm"][0]["unit"]
     faster = (
         (lambda other: other / medians["jaxlm"]) if unit in ("ms", "s") else (lambda other: medians["jaxlm"] / other)
@@ -108,10 +115,16 @@ def _row(case: Case, found: dict[str, list[dict[str, Any]]]) -> str:
     cells = [case.name, unit, *(_number(medians.get(who)) for who in ("jaxlm", "default", "best", "compiled"))]
     cells.append(f"{faster(medians['default']):.2f}" if "default" in medians else "")
     cells.append(f"{min(faster(value) for value in best):.2f}" if best else "")
+    flops = [result["model_flops_per_second"] for result in found["jaxlm"] if "model_flops_per_second" in result]
+    cells.append(f"{statistics.median(flops) / rate:.0%}" if flops and rate else "")
     for who in ("jaxlm", "best"):
         memory = [result["peak_rss_mb"] for result in found.get(who, ()) if "peak_rss_mb" in result]
         cells.append(str(round(statistics.median(memory))) if memory else "")
     return f"| {' | '.join(cells)} |"
+
+
+def _medians(found: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
+    return {who: statistics.median(result["value"] for result in results) for who, results in found.items()}
 
 
 def _number(value: float | None) -> str:

@@ -220,6 +220,18 @@ def checkpoint(args: argparse.Namespace) -> dict[str, Any]:
     return {"value": 1e3 * spent, "unit": "ms"}
 
 
+def products(args: argparse.Namespace) -> dict[str, Any]:
+    size = 8192 if args.device == "cuda" else 2048
+    factor = torch.ones(size, size, device=args.device, dtype=getattr(torch, args.dtype.replace("auto", "float32")))
+
+    def multiply() -> None:
+        factor @ factor
+        wait(args)
+
+    multiply()
+    return {"value": 2e-9 * size**3 / median_seconds(multiply, 15), "unit": "GFLOP/s"}
+
+
 def seconds(work: Callable[[], Any]) -> float:
     started = time.perf_counter()
     work()
@@ -231,6 +243,7 @@ def median_seconds(work: Callable[[], Any], times: int) -> float:
 
 
 CASES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "products": products,
     "finetune": finetune,
     "pretrain": pretrain,
     "encode": encode,
