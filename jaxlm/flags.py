@@ -134,9 +134,9 @@ def preset(path: str) -> Config:
     """
     file = Path(path)
     if not file.is_file():
-        folder = file.parent if file.parent.is_dir() else Path("configs")
-        offers = sorted(str(found) for found in folder.glob("*.py")) if folder.is_dir() else []
-        near = difflib.get_close_matches(str(file), offers, 1, 0.5)
+        folder = file.parent if file.parent.is_dir() and file.parent != Path() else Path("configs")
+        offers = sorted(str(found) for found in folder.glob("*.py"))
+        near = difflib.get_close_matches(str(folder / f"{file.stem}.py"), offers, 1, 0.5)
         hint = f"; did you mean {near[0]}?" if near else f"; presets here: {', '.join(offers)}" if offers else ""
         raise UserError(f"{path}: no such preset{hint}")
     try:
@@ -156,3 +156,5 @@ def check_batch_size(size: int | None) -> None:
 def check_output(output: str | None, flag: str = "--output") -> None:
     if output and not Path(output).absolute().parent.is_dir():
         raise UserError(f"{flag} {output}: there is no directory {Path(output).parent}")
+    if output and Path(output).is_dir():
+        raise UserError(f"{flag} {output} is a directory; a file is meant")

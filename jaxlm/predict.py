@@ -24,6 +24,7 @@ from jaxlm.search.index import sha256_of_model
 from jaxlm.tasks import Task, task_of
 from jaxlm.tasks.base import Metrics
 from jaxlm.tasks.embedding import Embedding
+from jaxlm.tasks.sequence import SequenceTask
 from jaxlm.training.evaluation import Evaluator
 
 log = logging.getLogger("jaxlm")
@@ -100,6 +101,11 @@ class Predictor:
             raise UserError(
                 f"{table.source}: the model was trained on pairs of texts, and here are single ones; which column is "
                 "the second text? --data.text_pair NAME (--text_pair beside each --text)"
+            )
+        if self.config.facts.get("pairs") is False and isinstance(self.task, SequenceTask) and table.pairs is not None:
+            raise UserError(
+                f"{table.source}: the model was trained on single texts, and here are pairs; which column is the text? "
+                "--data.text NAME"
             )
 
     def _outputs(self, examples: Examples) -> tuple[Any, Any]:

@@ -103,6 +103,9 @@ def test_a_model_of_pairs_judges_no_single_texts(
         assert cli.main(command) == 2
         assert "trained on pairs of texts, and here are single ones" in capsys.readouterr().err
     assert cli.main(["predict", str(model), "--text", "a", "--text_pair", "b"]) == 0
+    capsys.readouterr()
+    assert cli.main(["predict", str(trained / "model"), "--text", "a", "--text_pair", "b"]) == 2
+    assert "trained on single texts, and here are pairs" in capsys.readouterr().err
 
 
 def trained_on(table: Path, text: str, label: str, init: Path, folder: Path) -> Callable[..., str]:
@@ -303,11 +306,13 @@ def test_wrong_input_is_one_clear_line_and_leaves_nothing_behind(
         (["trian"], "did you mean train?"),
         (["train"], "usage"),
         (["train", "configs/sst3.py"], "no such preset; did you mean configs/sst2.py?"),
+        (["train", "sst2"], "no such preset; did you mean configs/sst2.py?"),
         (["evaluate", "somewhere"], "which file?"),
         (["evaluate", "nowhere", "--data.test", "absent.tsv"], "nowhere"),
         (["predict", "a", "--text", "b", "--input", "c"], "not both"),
         (["predict", "a", "--input", "absent.txt"], "no such file"),
         (["predict", "a", "--text", "b", "--output", "no/such/folder/x.jsonl"], "there is no directory"),
+        (["predict", "a", "--text", "b", "--output", "configs"], "configs is a directory; a file is meant"),
         (["predict", "a", "--text", ""], "a --text is empty"),
         (["predict", "a", "--text", "b", "--text_pair", "c", "--text_pair", "d"], "each text needs its own"),
     ],

@@ -166,6 +166,10 @@ def test_vectors_say_which_rows_they_are_of_where_some_are_left_out(tmp_path: Pa
     assert cli.main([*told, "--data.bad_rows", "skip"]) == 0
     assert len(np.load(tmp_path / "v.npy")) == 2
     assert (tmp_path / "v.npy.rows").read_text() == "line 1\nline 3\n"
+    (tmp_path / "a.jsonl").write_text('{"text": "one", "text_pair": ""}\n{"text": "two", "text_pair": "three"}\n')
+    assert cli.main([*told, "--data.text", "text"]) == 0
+    assert len(np.load(tmp_path / "v.npy")) == 2
+    assert not (tmp_path / "v.npy.rows").exists()
 
 
 def test_wrong_input_is_one_clear_line_and_leaves_nothing_behind(

@@ -136,7 +136,8 @@ class Columns:
         """Says which columns serve what, where others do not."""
         names = {column: name for name, column in self.by_name.items()}
         if unused := [str(names.get(column, column)) for column in self.columns if column not in chosen.values()]:
-            used = [f"{what} {names.get(column, column)}" for what, column in chosen.items() if column is not None]
+            found = {what: names.get(column, column) for what, column in chosen.items() if column is not None}
+            used = [what if what.endswith(f" {name}") else f"{what} {name}" for what, name in found.items()]
             log.info("%s: columns: %s; not used: %s", self.source, ", ".join(used), ", ".join(unused))
 
     def offer(self, setting: str) -> str:

@@ -98,6 +98,11 @@ def _layout(path: Path, settings: DataSettings, *, tags: bool) -> _Layout:
     elif place is None and tags and tagged == [words]:
         raise UserError(f"{path}: its first column holds the tags, as it seems: --data.tags 0 --data.words 1")
     place = -1 if place is None else place
+    if tags and any(_BRACKETS.fullmatch(row[place]) for row in rows if -len(row) <= place < len(row)):
+        raise UserError(
+            f"{path}: column {place % width} marks spans by brackets, as OntoNotes does; tags such as O and B-PER, one "
+            "a word, are meant"
+        )
     for name, column in (("words", words), ("tags", place if tags else 0)):
         if rows and not -width <= column < width:
             raise NoSuchColumn(f"{path}: --data.{name} {column}: there are {width} columns")
@@ -111,6 +116,9 @@ def _layout(path: Path, settings: DataSettings, *, tags: bool) -> _Layout:
     return _Layout(words, place, width, has_tabs, bool(rows) and place % width in tagged, is_universal)
 
 
+_BRACKETS = re.compile(r"\([A-Z]\w*\*?\)?|\*\)|\(?\d+\)")  # (DATE*  *)  (GPE)  (12)
+
+
 def _is_comment(line: str, cells: list[str], layout: _Layout) -> bool:
     """Whether a line ahead of a sentence is a comment: the word # has its columns, and a tag among them."""
     if line[:2] not in ("# ", "#\t"):
@@ -120,12 +128,12 @@ def _is_comment(line: str, cells: list[str], layout: _Layout) -> bool:
 
 
 def _counts(block: list[list[str]]) -> bool:
-    """Whether the first column of a sentence numbers its words, as CoNLL-U does: with 1-2 for a range ahead of its
-    words, and 2.1 for a word that is not there."""
+    """Whether the first column of a sentence numbers its words from 0 or, as CoNLL-U does, from 1: there with 1-2 for a
+    range ahead of its words, and 2.1 for a word that is not there."""
     if not all(re.fullmatch(r"\d+([-.]\d+)?", row[0]) for row in block):
         return False
     numbers = [int(row[0]) for row in block if row[0].isdecimal()]
-    return numbers == list(range(1, len(numbers) + 1))
+    return bool(numbers) and numbers[0] in (0, 1) and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
 def _head(path: Path) -> list[list[list[str]]]:

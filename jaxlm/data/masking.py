@@ -81,7 +81,8 @@ def mask_tokens(
     def draw(purpose: int, at: np.ndarray) -> np.ndarray:
         return random_bits((seed, step, purpose), example_ids[at], positions[at])
 
-    new_example = np.diff(example_ids, prepend=-1) != 0
+    # Positions begin anew where the same example follows itself: a small corpus fills a batch with copies.
+    new_example = (np.diff(example_ids, prepend=-1) != 0) | (np.diff(positions, prepend=-1) <= 0)
     parted = new_example | (np.diff(tokens, prepend=-2) != 1)
     continues = (settings.mask_unit != "token") & vocabulary.continues[ids[tokens]]
     words = np.flatnonzero(parted | ~continues)

@@ -48,6 +48,10 @@ class PartBatches:
         """As `Batches.digest`, of all parts."""
         return digest([[name, own.digest()] for name, own in self.parts.items()])
 
+    def data_digest(self) -> str:
+        """As `Batches.data_digest`, of all parts."""
+        return digest([[name, own.data_digest()] for name, own in self.parts.items()])
+
     def describe_examples(self, step: int, most: int = 8) -> str:
         """Where a step's examples came from, for a message."""
         return "; ".join(f"{name}: {own.describe_examples(step, most)}" for name, own in self.parts.items())
@@ -76,6 +80,10 @@ class PartsInTurn:
     def digest(self) -> str:
         """As `Batches.digest`, of all parts."""
         return digest([[name, own.digest()] for name, own in self.parts.items()])
+
+    def data_digest(self) -> str:
+        """As `Batches.data_digest`, of all parts."""
+        return digest([[name, own.data_digest()] for name, own in self.parts.items()])
 
     def _at(self, step: int) -> tuple[str, int]:
         """The part that a step belongs to, and which of its own steps it is."""

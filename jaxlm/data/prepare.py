@@ -12,7 +12,6 @@ machines and after any number of kills; a shard is there whole or not at all, an
 
 import concurrent.futures
 import contextlib
-import errno
 import json
 import multiprocessing
 import os
@@ -24,7 +23,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from jaxlm.atomic import write_atomically
+from jaxlm.atomic import no_space_told, write_atomically
 from jaxlm.config import Config
 from jaxlm.console import Console, duration
 from jaxlm.data import chunks, corpus, rows
@@ -107,6 +106,7 @@ def prepare(
     if config.data.header != "auto":
         plan["header"] = config.data.header
     if (manifest := _check_output(output, plan)) is not None:
+        _check_content(output, manifest)
         console.say(f"already prepared: {output}")
         return manifest
     parts = parts_of(sources)
@@ -125,7 +125,7 @@ def prepare(
         console.say(f"{len(mine) - len(todo)} of {len(mine)} parts were done before")
     progress = _Progress(plan["sources"], parts, todo, console)
     arguments = (output / "tokenizer", sources, config.data, plan["row_lengths"], special)
-    with _failures(output), _pool(workers or _cores(), arguments) as (pool, slots):
+    with _failures(), no_space_told(output), _pool(workers or _cores(), arguments) as (pool, slots):
         waiting: deque[tuple[Shard, int, concurrent.futures.Future[Packed | str]]] = deque()
         writer: ShardWriter | None = None
 
@@ -184,17 +184,13 @@ def prepare(
 
 
 @contextlib.contextmanager
-def _failures(output: Path) -> Iterator[None]:
+def _failures() -> Iterator[None]:
     """What a machine runs out of, in a person's words."""
     try:
         yield
     except BrokenProcessPool:
         reason = "a worker process was killed (out of memory? try fewer --workers)"
         raise RunFailed(f"{reason}; the same command goes on") from None
-    except (OSError, RuntimeError) as error:  # array_record raises RuntimeError
-        if os.strerror(errno.ENOSPC) not in str(error):
-            raise
-        raise RunFailed(f"no space is left where {output} lies; the same command goes on when there is") from None
 
 
 def _remove_state(state: Path) -> None:
@@ -253,7 +249,10 @@ def _check_output(output: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
         if names <= {"state", "tokenizer"}:
             return None  # killed within its first second
         raise UserError(f"--output {output} is not empty and holds no prepared data; name another directory")
-    old = json.loads((output / "plan.json").read_text())
+    try:
+        old = json.loads((output / "plan.json").read_text())
+    except json.JSONDecodeError:
+        raise UserError(f"{output}/plan.json is damaged; name another --output") from None
     different = [name for name in dict.fromkeys([*plan, *old]) if old.get(name) != plan.get(name)]
     if different:
         listing = "; ".join(
@@ -265,6 +264,15 @@ def _check_output(output: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
         raise UserError(f"--output {output} holds data that was prepared otherwise ({listing}); name another directory")
     manifest = output / "manifest.json"
     return json.loads(manifest.read_text()) if manifest.is_file() else None
+
+
+def _check_content(output: Path, manifest: dict[str, Any]) -> None:
+    """Sources that have the size of those that were prepared may still be others."""
+    for source in manifest["sources"]:
+        if source.get("sha256") and chunks.sha256(source["path"]) != source["sha256"]:
+            raise UserError(
+                f"--output {output} holds what {source['path']} was before it changed; name another directory"
+            )
 
 
 def _manifest(output: Path, plan: dict[str, Any], parts: list[list[int]], tokenizer: TextTokenizer) -> dict[str, Any]:

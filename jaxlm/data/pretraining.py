@@ -175,6 +175,10 @@ class RowBatches:
         shape = [self.batch_size, self.rows, self.row_length, self.slots, self.steps, self.first_step, self.first_place]
         return digest([*(corpus.manifest for corpus in self.corpora), *shape, self.seed])
 
+    def data_digest(self) -> str:
+        """Of the rows alone."""
+        return digest([corpus.manifest for corpus in self.corpora])
+
     def describe_examples(self, step: int, most: int = 3) -> str:
         """Where a step's rows came from, for a message."""
         corpora, numbers = self.numbers(step)
@@ -212,6 +216,9 @@ class PhasedBatches:
 
     def digest(self) -> str:
         return digest([phase.digest() for phase in self._phases])
+
+    def data_digest(self) -> str:
+        return digest([phase.data_digest() for phase in self._phases])
 
     def describe_examples(self, step: int) -> str:
         return self.phase(step).describe_examples(step)

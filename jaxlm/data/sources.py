@@ -73,6 +73,7 @@ def read_table(
     known_labels: Collection[str] = (),
     running_text: bool = False,
     by_split: bool | None = None,
+    single: bool = False,
 ) -> Table:
     """Reads the data that a setting names.
 
@@ -84,6 +85,7 @@ def read_table(
       label_kind: what the label column holds; None where none is needed.
       running_text: a txt file is a corpus of documents, parted as `settings.documents` says.
       by_split: take the rows of `split` where a column says which these are; unset: where labels are wanted.
+      single: where the text's column is chosen, no second one is looked for.
       known_labels: the labels of the training data or the model; they tell the columns of a file without names apart.
 
     Raises:
@@ -101,7 +103,7 @@ def read_table(
     elif not running_text and is_fasttext(Path(spec)):
         rows = fasttext_rows(Path(spec))
     else:
-        columns = label_kind is not None or settings.text_pair is not None or _has_labels(Path(spec), known_labels)
+        columns = label_kind is not None or settings.text_pair is not None or has_columns(Path(spec), known_labels)
         rows = files.read_rows(Path(spec), SPLITS[split], columns=columns)
         if files.data_format(Path(spec)) == ".parquet":
             stated = files.stated_names(Path(spec))
@@ -111,7 +113,7 @@ def read_table(
         by_split = label_kind is not None
     return _table(
         spec, rows, settings, label_kind=label_kind, known_labels=known_labels, stated=stated,
-        split=split if by_split else None,
+        split=split if by_split else None, single=single,
     )  # fmt: skip
 
 
@@ -137,15 +139,15 @@ def _documents(source: str, lines: Sequence[Row], parted_by: str) -> Iterator[Ro
                 yield Row(document[0].line, [text])
 
 
-def _has_labels(path: Path, known_labels: Collection[str]) -> bool:
-    """Whether the lines of a txt file have tabs, and labels that the model knows in one of the columns."""
-    if not known_labels or not path.is_file() or files.data_format(path) != ".txt":
+def has_columns(path: Path, known_labels: Collection[str] = ()) -> bool:
+    """Whether the lines of a txt file are rows: all of them have as many tabs; of a single line, a part is a label that
+    the model knows."""
+    if not path.is_file() or files.data_format(path) != ".txt":
         return False
     head = [line.split("\t") for _, line in itertools.islice(files.lines(path), _SAMPLE) if line and line.strip()]
     if not head or len(head[0]) < 2 or any(len(cells) != len(head[0]) for cells in head):
         return False
-    below = head[1:] or head  # the first may be one of names
-    return any({cell.strip() for cell in column} <= set(known_labels) for column in zip(*below, strict=True))
+    return len(head) > 1 or any(cell.strip() in known_labels for cell in head[0])
 
 
 def table_of_texts(
@@ -239,6 +241,7 @@ def _table(
     known_labels: Collection[str] = (),
     stated: Mapping[str, list[str]] = MappingProxyType({}),
     split: str | None = None,
+    single: bool = False,
 ) -> Table:
     labelled = label_kind is not None
     problems = Problems(source, settings.bad_rows)
@@ -255,7 +258,8 @@ def _table(
             raise UserError(f"{source}: a header line and no rows")
     columns = Columns(source, names, header)
     text = columns.find("text", settings.text, TEXT_NAMES)
-    pair = columns.find("text_pair", settings.text_pair, PAIR_NAMES)
+    alone = single and settings.text is not None
+    pair = None if alone else columns.find("text_pair", settings.text_pair, PAIR_NAMES)
     if pair is None and settings.text is None:
         both = ([columns.find("text", None, [name]) for name in names] for names in NAMED_PAIRS)
         text, pair = next((found for found in both if None not in found), (text, pair))
@@ -270,6 +274,8 @@ def _table(
     flags: dict[str, Any] = {}
     if label_kind == "set" and label is None:
         flags = columns.flags(good)
+        if any(name in known_labels for name in flags):  # others are about something else
+            flags = {name: column for name, column in flags.items() if name in known_labels}
     if label_kind == "set" and label is not None and not known_labels:
         columns.refuse_flag(label, good)
     if labelled and label is None and not flags:

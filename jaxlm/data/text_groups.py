@@ -14,7 +14,7 @@ from jaxlm.data.files import Row
 from jaxlm.data.header import is_number, looks_like_header
 from jaxlm.data.labels import label_name, read_label
 from jaxlm.data.schemes import SPLITS, is_scheme, scheme_rows
-from jaxlm.data.sources import Problems, Table, keys_of, rows_of_a_table
+from jaxlm.data.sources import Problems, Table, has_columns, keys_of, rows_of_a_table
 from jaxlm.errors import UserError, WhichColumn
 
 log = logging.getLogger("jaxlm")
@@ -74,7 +74,11 @@ def read_groups(
     """
     problems = Problems(spec, settings.bad_rows)
     pairs = labelled or (judged and settings.text_pair is not None)
-    rows = scheme_rows(spec, split) if is_scheme(spec) else files.read_rows(Path(spec), SPLITS[split], columns=pairs)
+    rows = (
+        scheme_rows(spec, split)
+        if is_scheme(spec)
+        else files.read_rows(Path(spec), SPLITS[split], columns=pairs or has_columns(Path(spec)))
+    )
     good = rows_of_a_table(spec, rows, settings, problems)
     columns, named = _columns(spec, good, settings, names)
     first = columns.find("text", settings.text, names.first)

@@ -126,7 +126,7 @@ class TextTokenizer:
         found = []
         for text, encoding in zip(texts, encodings, strict=True):
             spans = np.array(encoding.offsets, np.int32).reshape(-1, 2)
-            if not text.isascii():
+            if len(spans) and not text.isascii():
                 _take_in_what_is_drawn_with(text, spans)
             found.append(Spans(np.array(encoding.ids, np.int32), spans))
         return found
@@ -186,25 +186,39 @@ class TextTokenizer:
     ) -> "TextTokenizer":
         """Learns a WordPiece vocabulary of at most `vocab_size` tokens from `texts`.
 
-        The trainer of the tokenizers library chooses between pairs that are equally frequent as its hash maps happen to
-        lie: another process learns another vocabulary from the same texts.
+        The same texts give the same vocabulary. Left alone, the library's trainer numbers the characters that continue
+        a word as a hash map happens to lie, and chooses by number between pairs that are equally frequent.
 
         Args:
+          texts: read twice.
           min_frequency: how often a piece must occur to become a token.
           spaceless: characters of scripts that are written without spaces between words stand alone, as Chinese ones
             always do; else a whole clause would be one word, and beyond 100 characters unknown.
         """
+        if iter(texts) is texts:
+            raise TypeError("texts are read twice: a list is meant, not an iterator")
         settings = {"do_lower_case": lowercase}
-        backend = _bert_backend({token: number for number, token in enumerate(SPECIAL_TOKENS)}, settings)
-        if spaceless:
-            alone = pre_tokenizers.Split(tokenizers.Regex(_SPACELESS), "isolated")
-            backend.pre_tokenizer = pre_tokenizers.Sequence([backend.pre_tokenizer, alone])
+
+        def backend_of(vocab: dict[str, int]) -> tokenizers.Tokenizer:
+            backend = _bert_backend(vocab, settings)
+            if spaceless:
+                alone = pre_tokenizers.Split(tokenizers.Regex(_SPACELESS), "isolated")
+                backend.pre_tokenizer = pre_tokenizers.Sequence([backend.pre_tokenizer, alone])
+            return backend
+
+        learning = backend_of({token: number for number, token in enumerate(SPECIAL_TOKENS)})
+        characters: set[str] = set()
+        for text in texts:
+            characters.update(text)
+        normalized = set().union(*map(learning.normalizer.normalize_str, characters))
+        parts = learning.pre_tokenizer.pre_tokenize_str
+        inner = sorted(c for c in normalized if [part for part, _ in parts(f"a{c}")] == [f"a{c}"])
         trainer = tokenizers.trainers.WordPieceTrainer(
-            vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=list(SPECIAL_TOKENS), show_progress=False
-        )
-        backend.train_from_iterator(texts, trainer)
-        backend.post_processor = _post_processor(backend, settings)
-        return cls(backend, settings)
+            vocab_size=vocab_size, min_frequency=min_frequency, show_progress=False,
+            special_tokens=[*SPECIAL_TOKENS, *(f"##{character}" for character in inner)],
+        )  # fmt: skip
+        learning.train_from_iterator(texts, trainer)
+        return cls(backend_of(learning.get_vocab()), settings)
 
     def to_json(self) -> dict[str, Any]:
         """All of it, for another process."""

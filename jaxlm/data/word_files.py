@@ -100,7 +100,7 @@ def _rows(source: str, rows: Iterable[Row], settings: DataSettings, *, tags: boo
         else:
             if keys is None:
                 keys = list(range(len(row.values)))
-                if _is_header(row.values, settings):
+                if _is_header(source, row.values, settings):
                     keys = [str(name).strip() for name in row.values]
                     continue
             if len(row.values) != len(keys):
@@ -122,9 +122,11 @@ def _rows(source: str, rows: Iterable[Row], settings: DataSettings, *, tags: boo
             yield _sentence(row, values, columns)
 
 
-def _is_header(values: list[Any], settings: DataSettings) -> bool:
-    if settings.header != "auto" or len(values) < 2:
+def _is_header(source: str, values: list[Any], settings: DataSettings) -> bool:
+    if settings.header != "auto":
         return settings.header == "yes"
+    if len(values) < 2 and not {".csv", ".tsv"} & set(Path(source).suffixes):  # any line of a txt file may be a text
+        return False
     cells = {str(value).strip().lower() for value in values}
     asked = settings.text is not None and not settings.text.isdigit() and settings.text.lower() in cells
     return asked or bool(cells & set(TEXT_NAMES))
@@ -140,10 +142,9 @@ def _find_columns(
     if intents:
         wanted.append(("intent", "label", settings.label, _INTENT_NAMES))
     found: dict[str, Any] = {}
+    lowered = {str(name).lower(): name for name in values}
     for name, setting, asked, usual in wanted:
-        column = (
-            asked if asked is not None else next((usual_name for usual_name in usual if usual_name in values), None)
-        )
+        column = asked if asked is not None else next((lowered[alike] for alike in usual if alike in lowered), None)
         if column is not None and column in values and column not in found.values():
             found[name] = column
         elif name == "words" and asked is None and not (tags or intents):
@@ -160,8 +161,10 @@ def _find_columns(
 
 def _text_column(source: str, values: dict[Any, Any], settings: DataSettings) -> Any:
     names = {str(name): name for name in values}
-    usual = [settings.text] if settings.text is not None else TEXT_NAMES
-    column = next((names[name] for name in usual if name in names), None)
+    lowered = {name.lower(): column for name, column in names.items()}
+    column = names.get(settings.text or "")
+    if column is None and settings.text is None:
+        column = next((lowered[name] for name in TEXT_NAMES if name in lowered), None)
     if column is None and settings.text is None and len(names) == 1:
         column = next(iter(values))
     if column is None:

@@ -115,13 +115,18 @@ def word_table(source: str, sentences: Iterable[Sentence], bad_rows: str, *, tag
 def _with_types(sentences: list[Sentence]) -> tuple[list[Sentence], str]:
     """The sentences with tags of prefix and type where theirs are one of these alone, and a remark on it.
 
-    B and I beside O are of one type, as in corpora of diseases or genes, which gets a name. Several types beside an O
-    that is more frequent than any, as in Few-NERD, are of entities: neighbours of one type are one.
+    B and I, or E and S, L and U, beside O are of one type, as in corpora of diseases or genes, which gets a name.
+    Several types beside an O that is more frequent than any, as in Few-NERD, are of entities: neighbours of one type
+    are one.
     """
     every = Counter(tag for sentence in sentences for tag in sentence.tags or ())
-    if {"B", "O"} <= set(every) <= {"B", "I", "O"}:
+    if {"B", "O"} <= set(every) <= {*"OBIESMLU"}:
         form, read_as = "{}-ENTITY", ""
-    elif every.most_common(1)[:1] == [("O", every["O"])] and len(every) > 2 and all(tag[1:2] != "-" for tag in every):
+    elif (
+        every.most_common(1)[:1] == [("O", every["O"])]
+        and len(every) > 2
+        and all(tag[1:2] not in ("", "-") for tag in every if tag != "O")
+    ):
         form, read_as = "I-{}", "tags are types without B- and I-: neighbours of one type are taken as one entity"
     else:
         return sentences, ""

@@ -93,11 +93,15 @@ class BertConfig:
                 f"attention is fused and heads are {self.head_dim} wide; the kernel serves "
                 f"{', '.join(map(str, FUSED_HEAD_DIMS))}"
             )
-        if not isinstance(self.layer_norm_eps, int | float) or not self.layer_norm_eps > 0:
-            raise CheckpointError(f"layer_norm_eps is {self.layer_norm_eps!r}; it must be a number above 0")
+        for name in ("layer_norm_eps", "initializer_range"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not value > 0:
+                raise CheckpointError(f"{name} is {value!r}; it must be a number above 0")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             rate = getattr(self, name)
-            if rate is not None and not (isinstance(rate, int | float) and 0 <= rate < 1):
+            if rate is None and name == "classifier_dropout":
+                continue
+            if not isinstance(rate, int | float) or not 0 <= rate < 1:
                 raise CheckpointError(f"{name} is {rate!r}; a dropout rate lies in [0, 1)")
 
     @property

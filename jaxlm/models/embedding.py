@@ -15,12 +15,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxlm.atomic import write_atomically
 from jaxlm.models.attention import gather_tokens
 from jaxlm.models.bert import BertModel, Inputs
 from jaxlm.models.config import BertConfig, CheckpointError, Pooling, PoolingMode
 from jaxlm.models.heads import first_tokens
 from jaxlm.models.hub import PretrainedModel
-from jaxlm.models.weights import MAX_SHARD_SIZE, is_writer, replace_file
+from jaxlm.models.weights import MAX_SHARD_SIZE, is_writer
 
 log = logging.getLogger("jaxlm")
 
@@ -226,4 +227,4 @@ def write_pooling(directory: Path, config: BertConfig) -> None:
         "modules.json": modules,
     }
     for name, content in files.items():
-        replace_file(directory / name, json.dumps(content, indent=2) + "\n")
+        write_atomically(directory / name, json.dumps(content, indent=2) + "\n")

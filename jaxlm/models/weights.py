@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxlm.atomic import write_atomically
+
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MAX_SHARD_SIZE = 5 * 10**9  # bytes
@@ -75,7 +77,7 @@ def write_weights(directory: Path, sources: Sequence[Source], max_shard_size: in
         places = {tensor: name for name, shard in zip(names, shards, strict=True) for s in shard for tensor in s.shapes}
         metadata = {"total_size": sum(source.size for source in sources)}
         index = {"metadata": metadata, "weight_map": dict(sorted(places.items()))}
-        replace_file(directory / INDEX, json.dumps(index, indent=2) + "\n")
+        write_atomically(directory / INDEX, json.dumps(index, indent=2) + "\n")
         (directory / SINGLE).unlink(missing_ok=True)
     else:
         (directory / INDEX).unlink(missing_ok=True)
@@ -100,17 +102,8 @@ def _plan(sources: Sequence[Source], max_shard_size: int) -> list[list[Source]]:
 def _write_safetensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
     from safetensors.numpy import save_file
 
-    partial = _partial(path)
+    partial = path.with_name(f".{path.name}.partial")
     save_file(tensors, partial, metadata={"format": "pt"})
-    os.replace(partial, path)
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
-
-
-def replace_file(path: Path, content: bytes | str) -> None:
-    """Writes a file so that a reader, or a crash, sees the old one or the new."""
-    partial = _partial(path)
-    partial.write_bytes(content.encode() if isinstance(content, str) else content)
+    with open(partial, "rb") as file:
+        os.fsync(file.fileno())
     os.replace(partial, path)

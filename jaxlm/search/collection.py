@@ -12,6 +12,7 @@ from jaxlm.data import files
 from jaxlm.data.corpus import expand
 from jaxlm.data.files import Row
 from jaxlm.data.header import looks_like_header
+from jaxlm.data.labels import label_name
 from jaxlm.data.schemes import is_scheme
 from jaxlm.data.sources import Problems, keys_of
 from jaxlm.errors import UserError
@@ -139,7 +140,7 @@ class Reader:
             return Entry(f"{name}:{row.line}" if len(self._paths) > 1 else str(row.line), title, text)
         if isinstance(number, (list, dict)) or number is None or not str(number).strip():
             raise ValueError("no id", f" ({number!r})")
-        return Entry(str(number).strip(), title, text)
+        return Entry(label_name(number), title, text)
 
     def _places(self, path: Path, rows: Sequence[Row]) -> tuple["_Places", bool]:
         """Where a file's columns are, and whether the first of `rows`, those at its head, is a header."""

@@ -196,6 +196,9 @@ def build(directory: Path, plan: Plan, reader: Reader, load: Callable[[], Embed]
     """
     if not directory.absolute().parent.is_dir():
         raise UserError(f"--index {directory}: there is no directory {directory.parent}")
+    if directory.is_mount():
+        raise UserError(f"--index {directory} is where a disk is mounted; name a directory in it")
+    directory = directory.resolve()  # what a link names is made anew beside it
     partial = directory.absolute().with_name(f".{directory.absolute().name}.partial")
     parts = partial / "parts"
     text = json.dumps(dataclasses.asdict(plan), sort_keys=True)

@@ -52,17 +52,23 @@ def read_qrels(path: Path) -> Qrels:
 
 
 def metrics_of_run(run: Mapping[str, Sequence[tuple[str, float]]], qrels: Qrels, recall_at: int) -> dict[str, float]:
-    """`mean_metrics` of what a search found; queries that nobody judged are left out, and counted too.
+    """`mean_metrics` of what a search found, as trec_eval takes the mean: queries that nobody judged are left out, and
+    counted; those for which nothing is relevant count as 0.
 
     Args:
       run: the (document id, score) found, by query id.
       recall_at: K of the recall.
     """
     rankings = []
-    for query, results in run.items():
-        grades = qrels.get(query, {})
+    judged = {query: results for query, results in run.items() if query in qrels}
+    for query, results in judged.items():
+        grades = qrels[query]
         ids = [document for document, _ in results]
         order = ranked(np.array([score for _, score in results]), ids)
         found = np.array([grades.get(ids[index], 0.0) for index in order], np.float64)
         rankings.append(Ranking(found, np.array(list(grades.values()), np.float64)))
-    return mean_metrics(rankings, recall_at)
+    means = mean_metrics(rankings, recall_at)
+    share = means.pop("queries") / max(len(judged), 1)
+    del means["queries_left_out"]
+    means = {name: value * share for name, value in means.items()}
+    return means | {"queries": len(judged), "queries_left_out": len(run) - len(judged)}

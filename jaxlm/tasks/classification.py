@@ -172,7 +172,7 @@ class Classification(SequenceTask):
         metrics: Metrics = {
             "loss": float(-log_probabilities[inside, truth[inside]].sum() / max(inside.sum(), 1)),
             "accuracy": float((guess == truth).mean()),
-            "macro_f1": float(f1.mean()),
+            "macro_f1": float(f1[(support > 0) | np.isin(numbers, guess)].mean()),  # of classes that occur
             "majority_accuracy": float(support.max() / support.sum()),
             "matthews_correlation": float(matthews_corrcoef(truth, guess)),
             "examples": len(truth),

@@ -44,6 +44,10 @@ class Embedding(Task):
         if settings.loss != "contrastive":
             scores = _scores(train, Problems(train.source, stage.data.bad_rows), loss=settings.loss)
             known = scores[np.isfinite(scores)]
+            if not len(known):
+                raise UserError(
+                    f"{train.source}: no row has a score that is a number, which {settings.loss} learns from"
+                )
             if len(known) and known.min() == known.max() and settings.loss == "cosent":
                 raise UserError(
                     f"{train.source}: all scores are {known[0]:g}; cosent learns from higher and lower ones"

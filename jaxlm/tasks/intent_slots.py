@@ -62,7 +62,9 @@ class IntentAndSlots(TokenClassification):
     @classmethod
     def for_model(cls, stage: Stage, tokenizer: TextTokenizer, config: BertConfig) -> Self:
         tags, names = list(config.id2label.values()), list(config.id2intent.values())
-        return cls(stage, tokenizer, tags, names, config.facts.get("overlap"))
+        task = cls(stage, tokenizer, tags, names, config.facts.get("overlap"))
+        task.foreign = "task" not in config.facts
+        return task
 
     def configure(self, config: BertConfig) -> BertConfig:
         return dataclasses.replace(super().configure(config), id2intent=dict(enumerate(self.intent_names)))
@@ -123,7 +125,9 @@ class IntentAndSlots(TokenClassification):
         """The losses; accuracy of intents; F1 of slots; and the share of sentences right in intent and every tag (the
         semantic frame accuracy of Goo et al. 2018). The table by type is that of the slots."""
         table = examples.records.table
-        guess = guesses_as_iob2(self._tags_of_words(outputs, examples.records)[0])
+        guess = self._tags_of_words(outputs, examples.records)[0]
+        if self.foreign:
+            guess = guesses_as_iob2(guess)
         intents = self._intents(outputs, examples)[0]
         right = np.array([one == other for one, other in zip(table.labels, intents, strict=True)])
         whole = np.array([one == other for one, other in zip(table.tags, guess, strict=True)])

@@ -113,7 +113,8 @@ def pair_metrics(groups: np.ndarray, same: np.ndarray, settings: EmbeddingSettin
     """
     vectors = _unit(groups)
     losses, ranks = [], []
-    for rows in np.array_split(np.arange(len(groups)), -(-len(groups) // settings.candidates)):
+    blocks = np.array_split(np.arange(len(groups)), -(-len(groups) // settings.candidates))
+    for rows in blocks:
         found = vectors[rows, 0] @ _candidates(vectors[rows]).T
         own = np.arange(len(rows))[:, None] == np.arange(found.shape[1])
         others = ~_not_negative(same[rows], _candidates(same[rows])) & ~own
@@ -125,6 +126,6 @@ def pair_metrics(groups: np.ndarray, same: np.ndarray, settings: EmbeddingSettin
         "loss": float(np.concatenate(losses).mean(dtype=np.float64)),
         "accuracy": float((rank == 1).mean()),
         "mrr": float((1 / rank).mean()),
-        "candidates": min(settings.candidates, len(groups)),
+        "candidates": len(blocks[0]),
         "examples": len(rank),
     }

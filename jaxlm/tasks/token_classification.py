@@ -51,6 +51,7 @@ class TokenClassification(Task):
     label_kind = None
     metrics_to_judge_by: ClassVar[tuple[str, ...]] = ("f1", "accuracy", "loss", "precision", "recall", "macro_f1")
     intents: ClassVar[bool] = False  # whether sentences have labels of their own, too
+    foreign = False  # whether another program trained the model, on tags of any scheme
 
     def __init__(
         self, stage: Stage, tokenizer: TextTokenizer, tags: list[str], overlap: float | None = None, flat: bool = False
@@ -75,7 +76,9 @@ class TokenClassification(Task):
     @classmethod
     def for_model(cls, stage: Stage, tokenizer: TextTokenizer, config: BertConfig) -> Self:
         tags = list(config.id2label.values())
-        return cls(stage, tokenizer, tags, config.facts.get("overlap"), flat=not any(map(is_tag, tags)))
+        task = cls(stage, tokenizer, tags, config.facts.get("overlap"), flat=not any(map(is_tag, tags)))
+        task.foreign = "task" not in config.facts
+        return task
 
     @classmethod
     def read(
@@ -156,7 +159,7 @@ class TokenClassification(Task):
         """Loss and accuracy over words; precision, recall and F1 of entities, over all and by type; or of the words of
         each tag, by scikit-learn, and the mean of their F1."""
         table, guess = examples.records.table, self._tags_of_words(outputs, examples.records)[0]
-        if not self.flat:
+        if self.foreign and not self.flat:
             guess = guesses_as_iob2(guess)
         overall, by_type = tag_scores(table.tags, guess) if self.flat else entity_scores(table.tags, guess)
         metrics: Metrics = {

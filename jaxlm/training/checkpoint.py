@@ -1,6 +1,5 @@
 """Checkpoints of a run, by orbax: written whole or not at all, in the background, restored onto any mesh."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,10 @@ from typing import Any
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from jaxlm.atomic import no_space_told
 from jaxlm.parallel import distributed
 
 State = dict[str, Any]
-logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of every checkpoint without a score
 
 
 class _Chosen(policies.PreservationPolicy):
@@ -61,7 +60,8 @@ class Checkpoints:
         """
         self._chosen.step = keep
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress))
-        self._manager.save(step, args=arguments, force=True)
+        with no_space_told(self._directory):
+            self._manager.save(step, args=arguments, force=True)
 
     def restore(self, step: int, abstract_state: State) -> tuple[State, dict[str, Any]]:
         """Reads a checkpoint into the shapes and shardings of `abstract_state` (`jax.ShapeDtypeStruct` leaves)."""
@@ -70,9 +70,14 @@ class Checkpoints:
         return found.state, found.progress
 
     def wait(self) -> None:
-        """Returns when what was saved is on disk."""
-        self._manager.wait_until_finished()
+        """Returns when what was saved is on disk.
+
+        Raises:
+          RunFailed: it did not fit.
+        """
+        with no_space_told(self._directory):
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        self._manager.wait_until_finished()
+        self.wait()
         self._manager.close()

@@ -27,6 +27,7 @@ from jaxlm.training.checkpoint import Checkpoints
 from jaxlm.training.compilation import cache_hits
 from jaxlm.training.evaluation import Evaluator
 from jaxlm.training.flops import model_flops_utilization
+from jaxlm.training.identity import check_data, write_data
 from jaxlm.training.model_card import write_model_card
 from jaxlm.training.plots import plot_losses
 from jaxlm.training.records import Recorder, scalars, write_config, write_summary
@@ -67,6 +68,7 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
     Raises:
       Interrupted: SIGTERM or SIGINT came; the run has saved itself.
       NonFiniteLoss: the last good checkpoint is kept.
+      UserError: the run in `workdir` was begun with other data.
     """
     config, task, batches = setup.config, setup.task, setup.batches["train"]
     writes = jax.process_index() == 0
@@ -77,9 +79,11 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
     if distributed.of_first("whether the run is new", not (workdir / "checkpoints").is_dir()):
         with console.phase("initialising the model"):
             state = jax.block_until_ready(setup.initial_state())
+    check_data(setup, workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     if writes:
         write_config(workdir, config)
+        write_data(setup, workdir)
         if trains_tokenizer(config):
             setup.tokenizer.save(workdir / "tokenizer", max_length=config.data.max_length)
     checkpoints = Checkpoints(workdir / "checkpoints")
@@ -143,18 +147,18 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
                 recorder.write(step, "train", facts | speeds)
             _show(console, name, step, setup.steps, facts, speeds)
 
-    def evaluate(split: str) -> dict[str, Any]:
+    def evaluate(split: str, step: int) -> dict[str, Any]:
         with meter.paused():
             metrics = evaluator.evaluate(state["params"], setup.batches[split], calibrate=split == "dev")
         if recorder:
-            recorder.write(progress.step, split, metrics)
+            recorder.write(step, split, metrics)
         listing = ", ".join(f"{key} {value:.4g}" for key, value in scalars(metrics).items())
-        console.say(f"{name}: step {progress.step}, {split}: {listing}")
+        console.say(f"{name}: step {step}, {split}: {listing}")
         return metrics
 
     def evaluate_dev() -> None:
         nonlocal ended_because
-        results["dev"] = evaluate("dev")
+        results["dev"] = evaluate("dev", progress.step)
         ended_because = _judge(progress, float(results["dev"][task.metric]), task, config.train)
 
     def save() -> None:
@@ -204,7 +208,7 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
             checkpoints.close()
             raise Interrupted(stopped_by, progress.step)
 
-    if ended_because:
+    if ended_because and progress.step < setup.steps:
         console.say(f"{name}: stopped early: {ended_because}")
     best = progress.best_step if "dev" in setup.batches else None
     if best is not None and (best != progress.step or "dev" not in results):
@@ -213,7 +217,7 @@ def train(setup: Setup, workdir: Path, console: Console, name: str) -> dict[str,
             state, _ = checkpoints.restore(best, setup.abstract_state())
         results["dev"] = evaluator.evaluate(state["params"], setup.batches["dev"], calibrate=True)
     if "test" in setup.batches:
-        results["test"] = evaluate("test")
+        results["test"] = evaluate("test", best or progress.step)
     train_s = max(earlier_train_s + meter.train_s, 1e-9)
     results["train"] = {
         "loss": progress.last_loss,

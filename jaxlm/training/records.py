@@ -56,7 +56,10 @@ def write_config(workdir: Path, config: Config) -> None:
 def read_summary(workdir: Path) -> dict[str, Any] | None:
     """The summary of a finished run; None where the run has not finished."""
     path = workdir / "summary.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    try:
+        return json.loads(path.read_text()) if path.is_file() else None
+    except json.JSONDecodeError:
+        raise UserError(f"{path} is damaged; without it, the same command writes it again") from None
 
 
 def write_summary(workdir: Path, summary: dict[str, Any]) -> None:

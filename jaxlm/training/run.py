@@ -34,7 +34,7 @@ def run(config: Config, name: str, console: Console) -> None:
     distributed.check_shared(workdir)
     applied = check_workdir(workdir, config)
     if (summary := distributed.of_first("summary", read_summary(workdir))) is not None:
-        console.say(f"this run is finished: {workdir}")
+        console.say(f"this run is finished: {workdir}; with other data, or anew, it needs another --workdir")
         for change in applied:
             console.say(f"changed setting, not applied: {change}; another --workdir makes another run")
         _report(config, workdir, summary, console)
@@ -142,12 +142,17 @@ def _report(config: Config, workdir: Path, summary: dict[str, Any], console: Con
         console.say(f"held-out {metric}, without pre-training:  {scratch[metric]:.3f}")
         if "majority_accuracy" in metrics:
             console.say(f"held-out accuracy, always the majority:   {metrics['majority_accuracy']:.3f}")
-    if config.task != "masked_lm" and judged:
+    if config.task != "masked_lm" and judged and (workdir / "model").is_dir():
         _show_predictions(config, workdir / "model", judged, console)
     runs = [summary, *(summary[name] for name in ("pretrain", "from_scratch") if name in summary)]
     console.say(f"training took {duration(sum(of['train']['wall_s'] for of in runs))} "
                 f"({summary['train']['tokens_per_second']:.0f} tokens/s while it trained)")  # fmt: skip
     console.say(f"loss curve: {workdir / 'loss.png'}")
+    if not (workdir / "model").is_dir():
+        console.say(
+            f"model: no longer in {workdir}; without {workdir / 'summary.json'}, the same command writes it again"
+        )
+        return
     console.say(f"model: {workdir / 'model'}")
     for command in _what_next(config, workdir / "model"):
         console.say(f"next: {command}")

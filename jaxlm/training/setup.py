@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import itertools
 import logging
 import math
 import re
@@ -307,8 +306,8 @@ def _tokenizer(config: Config, init: Path | None, train: Sequence[Table]) -> Tex
     if init is not None:
         return TextTokenizer.load(init)
     # Many questions may share a context.
-    texts = itertools.chain.from_iterable(itertools.chain(of.texts, dict.fromkeys(of.pairs or ())) for of in train)
-    trained = None  # by one process for all: two would learn two vocabularies
+    texts = [text for of in train for text in (*of.texts, *dict.fromkeys(of.pairs or ()))]
+    trained = None  # by one process for all
     if jax.process_index() == 0:
         trained = TextTokenizer.train(texts, config.data.vocab_size, config.data.lowercase).to_json()
     return TextTokenizer.from_json(distributed.of_first("tokenizer", trained))

@@ -77,7 +77,7 @@ def run(arguments: list[str]) -> int:
     mesh = mesh_for(args.mesh)
     texts, places = list(args.text), None
     if args.input:
-        table = read_table(args.input, "test", args.data, label_kind=None)
+        table = read_table(args.input, "test", args.data, label_kind=None, single=True)
         if table.pairs is not None and args.data.text is None:
             raise UserError(f"{args.input} has texts in pairs; choose one column with --data.text NAME")
         texts, places = table.texts, table.places if table.skipped else None
@@ -85,11 +85,13 @@ def run(arguments: list[str]) -> int:
                         max_length=args.data.max_length or None)  # fmt: skip
     distributed.agree("texts", digest(texts))
     if args.output:
+        rows = Path(f"{args.output}.rows")
+        if jax.process_index() == 0:
+            rows.unlink(missing_ok=True)  # of an earlier run
+        write_vectors(Path(args.output), texts, embedder, console)
         if places is not None and jax.process_index() == 0:
-            rows = Path(f"{args.output}.rows")
             write_atomically(rows, "".join(f"{place}\n" for place in places))
             console.say(f"{rows}: which rows the vectors are of, as some are left out")
-        write_vectors(Path(args.output), texts, embedder, console)
     else:
         vectors = embedder(texts)
         for vector in vectors if jax.process_index() == 0 else []:

@@ -54,15 +54,18 @@ def run(arguments: list[str]) -> int:
     reader = corpus.Reader(sources, settings)
     console = Console()
 
-    def texts() -> Iterator[str]:
-        for number, source in enumerate(sources):
-            for piece in corpus.pieces(source, number, settings):
-                if (text := reader.text(piece)) is not None:
-                    yield text
+    class Texts:
+        def __iter__(self) -> Iterator[str]:
+            nonlocal reader
+            reader = corpus.Reader(sources, settings)  # counts anew
+            for number, source in enumerate(sources):
+                for piece in corpus.pieces(source, number, settings):
+                    if (text := reader.text(piece)) is not None:
+                        yield text
 
     with console.phase(f"learning a vocabulary from {len(sources)} source(s)"):
         tokenizer = TextTokenizer.train(
-            texts(), args.vocab_size, args.lowercase, min_frequency=args.min_frequency, spaceless=args.spaceless
+            Texts(), args.vocab_size, args.lowercase, min_frequency=args.min_frequency, spaceless=args.spaceless
         )
     if not reader.counts["characters"]:
         raise UserError(f"--input {args.input}: no text")

@@ -4,10 +4,12 @@
     python tests/bench/run.py --peer VENV/bin/python --cases finetune,encode --rounds 5
 
 VENV is an environment with torch, transformers and safetensors (`pip install torch transformers safetensors`); without
---peer only jaxlm is measured. Without --model and --data the material is made (`material.py`): weights at random, texts
-from the installed documentation. Nothing else should run meanwhile. The table has medians over the rounds, and how many
-times faster jaxlm is; MFU is its model's FLOPs on real tokens as a share of what large products reach
-on this machine, in the faster of the two libraries. `--output` also writes every measurement as a JSON line.
+--peer only jaxlm is measured. Without --model, --sentences and --text the material is made (`material.py`): weights at
+random, texts from the installed documentation. Both sides have the same environment; nothing else should run meanwhile.
+
+The table has medians over the rounds, and how many times faster jaxlm is; MFU is its model's FLOPs on real tokens as a
+share of what large products reach on this machine, in the faster of the two libraries. `--output` also writes every
+measurement as a JSON line.
 """
 
 import argparse
@@ -36,34 +38,36 @@ class Case(NamedTuple):
 
 CASES = (
     Case("products", "products", "sentences"),
-    Case("products, bfloat16", "products", "sentences", ("--dtype", "bfloat16")),
-    Case("finetune, sentences", "finetune", "sentences", ("--steps", "22"), compiled_peer=True),
-    Case("finetune, bfloat16", "finetune", "sentences", ("--steps", "22", "--dtype", "bfloat16")),
-    Case("finetune, 128 full", "finetune", "paragraphs", ("--length", "128", "--steps", "8")),
-    Case("finetune, 512 full", "finetune", "paragraphs", ("--length", "512", "--steps", "6")),
-    Case("pretrain 4x256, 128", "pretrain", "text", ("--shape", "4x256", "--steps", "14"), compiled_peer=True),
-    Case("pretrain 4x256, 512", "pretrain", "text", ("--shape", "4x256", "--length", "512", "--steps", "6")),
-    Case("pretrain BERT-base, 128", "pretrain", "text", ("--shape", "12x768", "--steps", "6")),
+    Case("products bfloat16", "products", "sentences", ("--dtype", "bfloat16")),
+    Case("finetune sentences", "finetune", "sentences", ("--steps", "22"), compiled_peer=True),
+    Case("finetune bfloat16", "finetune", "sentences", ("--steps", "22", "--dtype", "bfloat16")),
+    Case("finetune 128 full", "finetune", "paragraphs", ("--length", "128", "--steps", "8")),
+    Case("finetune 512 full", "finetune", "paragraphs", ("--length", "512", "--steps", "6")),
+    Case("pretrain 4x256 128", "pretrain", "text", ("--shape", "4x256", "--steps", "14"), compiled_peer=True),
+    Case("pretrain 4x256 512", "pretrain", "text", ("--shape", "4x256", "--length", "512", "--steps", "6")),
+    Case("pretrain BERT-base 128", "pretrain", "text", ("--shape", "12x768", "--steps", "6")),
     Case("encode sentences", "encode", "sentences", compiled_peer=True),
-    Case("encode, bfloat16", "encode", "sentences", ("--dtype", "bfloat16")),
+    Case("encode bfloat16", "encode", "sentences", ("--dtype", "bfloat16")),
     Case("one sentence", "latency", "sentences"),
     Case("tokenise", "tokenise", "sentences"),
     Case("load data", "load_data", "sentences"),
     Case("checkpoint", "checkpoint", "sentences"),
-    Case("start, cold", "start", "sentences"),
-    Case("start, warm", "start", "sentences"),
+    Case("start cold", "start", "sentences"),
+    Case("start warm", "start", "sentences"),
 )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", help="the Python of an environment with torch and transformers")
-    parser.add_argument("--cases", help="parts of names, with commas between them; unset: all")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cases", help="parts of their names, with commas between them; unset: all")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each; the table has their medians")
     parser.add_argument("--model", help="a BERT directory")
     parser.add_argument("--sentences", help="tsv: text, label")
     parser.add_argument("--text", help="txt: paragraphs")
-    parser.add_argument("--work", default=str(Path(tempfile.gettempdir()) / "jaxlm-bench"))
+    parser.add_argument(
+        "--work", default=str(Path(tempfile.gettempdir()) / "jaxlm-bench"), help="where made material lies"
+    )
     parser.add_argument("--output", help="a file for a JSON line each measurement")
     args = parser.parse_args()
     wanted = args.cases.split(",") if args.cases else [""]
@@ -87,7 +91,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     for case in cases:
         found: dict[str, list[dict[str, Any]]] = {}
-        if case.name == "start, warm":
+        if case.name == "start warm":
             _start(case, "jaxlm", data, args.peer)  # fills the compilation cache
         for number in range(args.rounds):
             for who in ("jaxlm", *(("default", "best") if args.peer else ()),
@@ -148,10 +152,8 @@ def _command(case: Case, who: str, data: dict[str, str], peer: str | None) -> li
 
 
 def _measure(case: Case, who: str, data: dict[str, str], peer: str | None) -> dict[str, Any]:
-    environment = _environment() if who == "jaxlm" else dict(os.environ)
-    done = subprocess.run(
-        _command(case, who, data, peer), cwd=ROOT, env=environment, text=True, capture_output=True, check=False
-    )
+    command = _command(case, who, data, peer)
+    done = subprocess.run(command, cwd=ROOT, env=_environment(), text=True, capture_output=True, check=False)
     if done.returncode:
         raise SystemExit(f"{case.name}, {who}: exit code {done.returncode}\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -170,7 +172,7 @@ def _start(case: Case, who: str, data: dict[str, str], peer: str | None) -> dict
         environment = _environment() | {"JAX_COMPILATION_CACHE_DIR": cache}
     else:
         finetuning = case._replace(work="finetune", flags=("--steps", "2"))
-        command, environment = _command(finetuning, who, data, peer), dict(os.environ)
+        command, environment = _command(finetuning, who, data, peer), _environment()
     started = time.perf_counter()
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

@@ -319,8 +319,6 @@ def test_a_txt_file_with_labels_is_predicted_without_them(tmp_path: Path) -> Non
     path = write(tmp_path / "a.txt", "a,b\tneg\nfoo\tpos\nbar\tpos\n")
     found = TASKS["classification"].read(str(path), "test", DataSettings(), labelled=False, known_labels={"neg", "pos"})
     assert found.texts == ["a,b", "foo", "bar"]
-    plain = TASKS["classification"].read(str(path), "test", DataSettings(), labelled=False, known_labels={"neg"})
-    assert plain.texts == ["a,b\tneg", "foo\tpos", "bar\tpos"]
     path = write(tmp_path / "b.txt", "sentence\tlabel\nfoo\tpos\n")
     found = TASKS["classification"].read(str(path), "test", DataSettings(), labelled=False, known_labels={"neg", "pos"})
     assert found.texts == ["foo"]
@@ -652,3 +650,20 @@ def test_lines_of_fasttext_are_labels_and_a_text(tmp_path: Path) -> None:
 def test_a_line_of_fasttext_without_its_parts_is_named(line: str, problem: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"a\.txt, line 4: {problem}"):
         read("multi_label", write(tmp_path / "a.txt", FASTTEXT + line))
+
+
+@pytest.mark.parametrize("task", ["classification", "embedding"])
+def test_columns_of_a_txt_file_are_told_by_its_tabs(tmp_path: Path, task: str) -> None:
+    """Whether labels are wanted, and known, or not."""
+    names = "text\tlabel" if task == "classification" else "sentence1\tsentence2"
+    path = write(tmp_path / "rows.txt", names + "\n" + "".join(f"a good one {n}\tsome{n % 2}\n" for n in range(4)))
+    table = read(task, path, labelled=False)
+    assert table.texts == [f"a good one {n}" for n in range(4)]
+    lines = write(tmp_path / "lines.txt", "a\tb\nc\n")
+    assert read(task, lines, labelled=False).texts == ["a\tb", "c"]
+
+
+def test_columns_of_0_and_1_that_the_model_has_no_label_for_are_about_something_else(tmp_path: Path) -> None:
+    path = write(tmp_path / "toxic.csv", "text,toxic,rude,reviewed\na,1,0,1\nb,0,1,0\n")
+    found = TASKS["multi_label"].read(str(path), "test", DataSettings(), labelled=True, known_labels={"toxic", "rude"})
+    assert found.labels == [("toxic",), ("rude",)]

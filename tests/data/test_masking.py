@@ -327,3 +327,15 @@ def test_a_batch_with_nothing_to_choose_stays_as_it_is(unit: str) -> None:
     out = mask(batch, unit)
     np.testing.assert_array_equal(out["input_ids"], batch["input_ids"])
     assert not out["predict_weights"].any()
+
+
+@pytest.mark.parametrize("unit", ["token", "word", "span"])
+def test_copies_of_an_example_are_masked_as_it_alone(unit: str) -> None:
+    """A batch that is larger than its corpus holds the same example in rows that follow each other."""
+    (example,) = write(np.array([40]))
+    one, four = pack({3: example}, 40), pack({3: example}, 40)
+    four = {name: np.concatenate([value] * 4) for name, value in four.items()}
+    for step in range(5):
+        alone, copies = mask(one, unit, predictions=12, step=step), mask(four, unit, predictions=12, step=step)
+        for name, value in alone.items():
+            np.testing.assert_array_equal(copies[name], np.concatenate([value] * 4))

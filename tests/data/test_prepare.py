@@ -137,6 +137,12 @@ def test_other_settings_or_sources_are_refused(tmp_path: Path, source: Path) -> 
     before = digests(tmp_path / "out")
     with pytest.raises(UserError, match="row_lengths: \\[32\\] there, \\[40\\] now"):
         prepare(config(source / "*.txt", 40), tokenizer(), tmp_path / "out", QUIET, workers=1)
+    first = min(source.glob("*.txt"))
+    content = first.read_text()
+    first.write_text(content[::-1])
+    with pytest.raises(UserError, match=r"holds what .*txt was before it changed"):
+        prepare(settings, tokenizer(), tmp_path / "out", QUIET, workers=1)
+    first.write_text(content)
     (source / "3.txt").write_text("more")
     with pytest.raises(UserError, match="other sources"):
         prepare(settings, tokenizer(), tmp_path / "out", QUIET, workers=1)

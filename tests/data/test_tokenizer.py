@@ -1,5 +1,6 @@
 import itertools
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -194,3 +195,23 @@ def test_a_tokenizer_file_that_adds_no_special_tokens_gets_berts(tmp_path: Path)
     loaded = TextTokenizer.load(tmp_path)
     first, *_, last = loaded.encode(["a tab"]).input_ids
     assert (loaded.token(first), loaded.token(last)) == ("[CLS]", "[SEP]")
+
+
+def test_the_same_texts_give_the_same_vocabulary() -> None:
+    """The library alone gives another one each time, where pieces are equally frequent."""
+    draw = random.Random(0)
+    texts = ["".join(draw.choices("aeinorst ", k=60)) + " É" for _ in range(300)]
+    one, *others = [TextTokenizer.train(texts, 300, lowercase=True) for _ in range(4)]
+    assert {other.sha256 for other in others} == {one.sha256}
+    assert one.vocab_size == 300
+    assert [one.token(number) for number in range(7)] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "##a", "##e"]
+    assert one.encode(["[MASK] ##a"]).input_ids.tolist()[1:2] == [4]  # and no piece is a token by itself
+    assert "##a" not in [one.token(number) for number in one.encode(["##a"]).input_ids]
+    with pytest.raises(TypeError, match="read twice"):
+        TextTokenizer.train(iter(texts), 300, lowercase=True)
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\u0301", "\ufeff"])
+def test_a_text_without_tokens_has_no_spans(vocab_directory: Path, text: str) -> None:
+    (found,) = TextTokenizer.load(vocab_directory).tokenize_with_spans([text])
+    assert (len(found.ids), found.spans.shape) == (0, (0, 2))

@@ -329,3 +329,29 @@ def test_raw_texts_keep_their_offsets_and_bad_ones_are_named(tmp_path: Path) -> 
     path = write(tmp_path / "a.jsonl", '{"id": 1, "text": " b, c"}\n{"id": 2, "text": 3}\n')
     table = read(path, tags=False, bad_rows="skip")
     assert (table.words, table.starts, table.skipped) == ([["b", ",", "c"]], [[1, 2, 4]], {"text that is no string": 1})
+
+
+def test_words_may_be_numbered_from_0(tmp_path: Path) -> None:
+    lines = (f"{number}\t{word}\t{tag}\n" for pairs in PAIRS for number, (word, tag) in enumerate([*pairs, ("x", "O")]))
+    numbered = "".join("\n" * line.startswith("0") + line for line in lines)  # as WikiNEuRal has them
+    table = read(write(tmp_path / "wiki.conllu", numbered))
+    assert (table.words, table.tags) == ([[*words, "x"] for words in WORDS], [[*tags, "O"] for tags in TAGS])
+
+
+@pytest.mark.parametrize("column", ["(GPE) *", "* (DATE*", "* *)", "- (12)"])
+def test_spans_in_brackets_are_no_tags(tmp_path: Path, column: str) -> None:
+    rows = "".join(f"word {cell}\n" for cell in column.split())
+    with pytest.raises(UserError, match="marks spans by brackets, as OntoNotes does"):
+        read(write(tmp_path / "onto.conll", rows))
+
+
+def test_untyped_tags_of_iobes_are_of_one_type(tmp_path: Path) -> None:
+    table = read(write(tmp_path / "iobes.txt", "O O\na B\nb E\nO O\nc S\nO O\nO O\n"))
+    assert table.tags == [["O", "B-ENTITY", "I-ENTITY", "O", "B-ENTITY", "O", "O"]]
+
+
+def test_a_single_column_with_a_name_is_no_text(tmp_path: Path) -> None:
+    for name, texts in (("one.csv", ["Ada saw", "Bob"]), ("one.txt", ["text", "Ada saw", "Bob"])):
+        assert read(write(tmp_path / name, "text\nAda saw\nBob\n"), tags=False).texts == texts
+    rows = '{"Tokens": ["Ada"], "NER_tags": ["B-PER"]}\n'
+    assert read(write(tmp_path / "a.jsonl", rows)).tags == [["B-PER"]]

@@ -110,6 +110,8 @@ def test_equal_configs_hash_equal_so_that_a_graphdef_can_be_a_static_argument() 
         ({"add_cross_attention": True}, "add_cross_attention is True"),
         ({"id2label": ["no", "yes"]}, "id2label is .* must map class numbers to names"),
         ({"id2label": {"0": "no", "1": "no"}}, "id2label gives several classes the name 'no'"),
+        ({"hidden_dropout_prob": None}, "hidden_dropout_prob is None"),
+        ({"initializer_range": "0.02"}, "initializer_range is '0.02'; it must be a number above 0"),
         ({"layer_norm_eps": "1e-12"}, "layer_norm_eps is '1e-12'; it must be a number above 0"),
         ({"id2label": {"no": 0, "yes": 1}}, "id2label is .* must map class numbers to names"),
     ],

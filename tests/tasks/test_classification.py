@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, classification_report
+from sklearn.metrics import accuracy_score, classification_report, f1_score
 
 from jaxlm.config import Config, TrainSettings
 from jaxlm.data.loader import Examples
@@ -66,6 +66,16 @@ def test_metrics_are_scikit_learns(tokenizer: TextTokenizer) -> None:
     expected = torch.nn.functional.cross_entropy(torch.tensor(logits), torch.tensor(truth, dtype=torch.long))
     assert metrics["loss"] == pytest.approx(float(expected), rel=1e-9)
     assert metrics["majority_accuracy"] == np.bincount(truth).max() / 50
+
+
+def test_macro_f1_is_scikit_learns_where_a_class_does_not_occur(tokenizer: TextTokenizer) -> None:
+    truth, guess = [LABELS[0], LABELS[0], LABELS[1]], [0, 1, 1]
+    task = Classification(Config(), tokenizer, LABELS)
+    examples, _ = task.examples(Table("x", ["a"] * 3, None, truth, [""] * 3))
+    found = task.metrics({}, {"logits": 9.0 * np.eye(len(LABELS), dtype=np.float32)[guess]}, examples)
+    expected = f1_score([LABELS.index(name) for name in truth], guess, average="macro")
+    assert found["macro_f1"] == pytest.approx(expected, abs=1e-12)
+    assert len(found["per_class"]) == len(LABELS) == 3
 
 
 def test_labels_are_ordered_as_numbers_as_names_or_as_the_source_says() -> None:

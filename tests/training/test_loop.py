@@ -267,13 +267,18 @@ def test_a_run_killed_at_its_very_end_has_its_last_lines_once(
     run(tested, tmp_path)
     written = curve(tmp_path)
     assert [split for _, split, _ in written].count("test") == 1
+    best = json.loads((tmp_path / "summary.json").read_text())["train"]["best_step"]
+    assert next(step for step, split, _ in written if split == "test") == best
+    (tmp_path / "summary.json").write_text("{")
+    with pytest.raises(UserError, match=r"summary.json is damaged"):
+        records.read_summary(tmp_path)
     (tmp_path / "summary.json").unlink()
     run(tested, tmp_path)
     assert curve(tmp_path) == written
 
 
 def test_a_run_keeps_the_tokenizer_that_it_made(config: Config, tmp_path: Path) -> None:
-    """The library's trainer makes another vocabulary each time, where pieces are equally frequent."""
+    """One that an earlier version made, say, which its weights know."""
     shape = ModelSettings(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=32)
     own = change(config, train={"steps": 2}, workdir=str(tmp_path))
     own = dataclasses.replace(own, model=shape)
@@ -287,6 +292,22 @@ def test_a_run_keeps_the_tokenizer_that_it_made(config: Config, tmp_path: Path) 
     shutil.rmtree(tmp_path / "model")
     run_config(own, "test", Console(io.StringIO()))
     assert TextTokenizer.load(tmp_path / "model").sha256 == kept.sha256
+
+
+def test_a_run_does_not_go_on_with_other_data(config: Config, sentences: dict[str, Path], tmp_path: Path) -> None:
+    train = tmp_path / "train.tsv"
+    lines = sentences["train"].read_text().splitlines(keepends=True)
+    train.write_text("".join(lines))
+    own = change(config, data={"train": str(train)}, train={"steps": 8})
+    run(own, tmp_path / "run")
+    (tmp_path / "run" / "summary.json").unlink()
+    train.write_text("".join(lines[:-1]))
+    before = curve(tmp_path / "run")
+    with pytest.raises(UserError, match=r"train: the data are not those that the run in .*run was begun with"):
+        run(own, tmp_path / "run")
+    assert curve(tmp_path / "run") == before
+    train.write_text("".join(lines))
+    run(own, tmp_path / "run")
 
 
 def test_losses_and_batches_are_the_same_on_any_number_of_devices(config: Config, tmp_path: Path) -> None:
