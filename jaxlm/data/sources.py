@@ -103,7 +103,8 @@ def read_table(
     elif not running_text and is_fasttext(Path(spec)):
         rows = fasttext_rows(Path(spec))
     else:
-        columns = label_kind is not None or settings.text_pair is not None or has_columns(Path(spec), known_labels)
+        columns = label_kind is not None or settings.text_pair is not None
+        columns = columns or (not running_text and has_columns(Path(spec), known_labels))
         rows = files.read_rows(Path(spec), SPLITS[split], columns=columns)
         if files.data_format(Path(spec)) == ".parquet":
             stated = files.stated_names(Path(spec))

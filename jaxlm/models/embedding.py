@@ -15,13 +15,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxlm.atomic import write_atomically
 from jaxlm.models.attention import gather_tokens
 from jaxlm.models.bert import BertModel, Inputs
 from jaxlm.models.config import BertConfig, CheckpointError, Pooling, PoolingMode
 from jaxlm.models.heads import first_tokens
 from jaxlm.models.hub import PretrainedModel
-from jaxlm.models.weights import MAX_SHARD_SIZE, is_writer
+from jaxlm.models.weights import MAX_SHARD_SIZE, is_writer, replace_file
 
 log = logging.getLogger("jaxlm")
 
@@ -227,4 +226,4 @@ def write_pooling(directory: Path, config: BertConfig) -> None:
         "modules.json": modules,
     }
     for name, content in files.items():
-        write_atomically(directory / name, json.dumps(content, indent=2) + "\n")
+        replace_file(directory / name, json.dumps(content, indent=2) + "\n")

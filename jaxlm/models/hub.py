@@ -12,11 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxlm.atomic import write_atomically
 from jaxlm.models.config import BertConfig, CheckpointError
 from jaxlm.models.names import CLASSIFIERS, canonical, head_of, rules_for
 from jaxlm.models.torch_pickle import read_torch_checkpoint
-from jaxlm.models.weights import INDEX, MAX_SHARD_SIZE, SINGLE, Source, is_writer, whole, write_weights
+from jaxlm.models.weights import INDEX, MAX_SHARD_SIZE, SINGLE, Source, is_writer, replace_file, whole, write_weights
 
 log = logging.getLogger("jaxlm")
 
@@ -296,4 +295,4 @@ class PretrainedModel(nnx.Module):
         sources = [source(path, value) for path, value in jax.tree_util.tree_flatten_with_path(params)[0]]
         write_weights(directory, sources, max_shard_size, writes=writes)
         if writes:
-            write_atomically(directory / "config.json", config.to_json(cls.__name__))
+            replace_file(directory / "config.json", config.to_json(cls.__name__))

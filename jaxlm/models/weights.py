@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxlm.atomic import write_atomically
-
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MAX_SHARD_SIZE = 5 * 10**9  # bytes
@@ -77,7 +75,7 @@ def write_weights(directory: Path, sources: Sequence[Source], max_shard_size: in
         places = {tensor: name for name, shard in zip(names, shards, strict=True) for s in shard for tensor in s.shapes}
         metadata = {"total_size": sum(source.size for source in sources)}
         index = {"metadata": metadata, "weight_map": dict(sorted(places.items()))}
-        write_atomically(directory / INDEX, json.dumps(index, indent=2) + "\n")
+        replace_file(directory / INDEX, json.dumps(index, indent=2) + "\n")
         (directory / SINGLE).unlink(missing_ok=True)
     else:
         (directory / INDEX).unlink(missing_ok=True)
@@ -104,6 +102,17 @@ def _write_safetensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
 
     partial = path.with_name(f".{path.name}.partial")
     save_file(tensors, partial, metadata={"format": "pt"})
+    _replace(partial, path)
+
+
+def replace_file(path: Path, content: bytes | str) -> None:
+    """Writes a file so that a reader, or a crash, sees the old one or the new. (This package needs no other.)"""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
+    _replace(partial, path)
+
+
+def _replace(partial: Path, path: Path) -> None:
     with open(partial, "rb") as file:
         os.fsync(file.fileno())
     os.replace(partial, path)

@@ -263,7 +263,7 @@ def test_a_broken_json_file_is_answered(tmp_path: Path, content: str | bytes, me
 def test_a_txt_file_with_labels_is_one_of_columns(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "a text\tone\nmore text\ttwo\nsome text\tone\n")
     assert read(path).labels == ["one", "two", "one"]
-    assert read(path, None).texts[0] == "a text\tone"
+    assert read(path, None).texts[0] == "a text"
 
 
 def test_the_columns_of_glues_own_files_are_known(tmp_path: Path) -> None:

@@ -158,12 +158,16 @@ def test_a_model_of_another_scheme_is_right_where_its_entities_are(
     known, task.tags = task.tags, ["O", "B-PER", "I-PER", "E-PER", "S-PER"]
     outputs, examples = outputs_of(task, table, [["B-PER", "E-PER", "O"], ["S-PER"]])
     assert known != task.tags
+    task.foreign = True
     outputs |= {"intent": np.array([1, 1]), "intent_probability": np.full(2, 0.5)}
     sums = {f"{kind}_{what}": 1.0 for kind in ("tag", "intent") for what in ("loss", "weight")}
     metrics = task.metrics(sums, outputs, examples)
     if name == "intent_slots":
         assert metrics["frame_accuracy"] == 1.0
-    assert metrics["slot_accuracy" if name == "intent_slots" else "accuracy"] == 1.0
+    accuracy = "slot_accuracy" if name == "intent_slots" else "accuracy"
+    assert metrics[accuracy] == 1.0
+    task.foreign = False  # trained here, a model knows IOB2 alone, and other tags are wrong
+    assert task.metrics(sums, outputs, examples)[accuracy] == 0.5
 
 
 def test_predictions_are_entities_with_exact_offsets(tokenizer: TextTokenizer, tiny_model: Path) -> None:
