@@ -102,7 +102,8 @@ class Predictor:
                 f"{table.source}: the model was trained on pairs of texts, and here are single ones; which column is "
                 "the second text? --data.text_pair NAME (--text_pair beside each --text)"
             )
-        if self.config.facts.get("pairs") is False and isinstance(self.task, SequenceTask) and table.pairs is not None:
+        single = "task" in self.config.facts and not self.config.facts.get("pairs")  # of others nothing is known
+        if single and isinstance(self.task, SequenceTask) and table.pairs is not None:
             raise UserError(
                 f"{table.source}: the model was trained on single texts, and here are pairs; which column is the text? "
                 "--data.text NAME"
