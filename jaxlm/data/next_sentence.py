@@ -38,9 +38,8 @@ def pair(window: np.ndarray, others: Sequence[np.ndarray], draws: np.ndarray, en
         for other in (*others[chosen:], *others[:chosen]):
             ends = _ends(other, ends_sentence)
             starts = np.append(ends, 0)
-            last = np.append(0, ends)[
-                np.searchsorted(ends, starts + room, side="right")
-            ]  # end in the room, from a start
+            # The last end that the room holds, from each start.
+            last = np.append(0, ends)[np.searchsorted(ends, starts + room, side="right")]
             if (whole := last > starts).any():
                 at = _choose(np.flatnonzero(whole), draws[3])
                 return Pair(window[:cut], other[starts[at] : last[at]], True)

@@ -202,6 +202,16 @@ class Problems:
             )
         self.counts[kind] = self.counts.get(kind, 0) + 1
 
+    def tell(self, what: str) -> None:
+        """Says how many rows, or whatever they are called, were left out."""
+        if self.counts:
+            log.warning("%s: %s left out: %s", self.source, what, counted(self.counts))
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """What was left out, as in "2 empty text, 1 no label"."""
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items())
+
 
 def rows_of_a_table(source: str, rows: Iterable[Row], settings: DataSettings, problems: Problems) -> list[Row]:
     """The rows that can be read. Those of a file without column names have as many columns as its first one; where all
@@ -308,9 +318,7 @@ def _table(
         table = table.choose([row for row, label in enumerate(labels) if label != name])
     if not len(table):
         raise UserError(f"{source}: no usable row ({problems.counts})")
-    if problems.counts:
-        listing = ", ".join(f"{count} {kind}" for kind, count in problems.counts.items())
-        log.warning("%s: rows left out: %s", source, listing)
+    problems.tell("rows")
     return table
 
 

@@ -205,9 +205,7 @@ def _table(source: str, items: Iterator[_Item], settings: DataSettings, labelled
     if not len(table):
         raise UserError(f"{source}: no usable question ({problems.counts})" if problems.counts
                         else f"{source}: no questions")  # fmt: skip
-    if problems.counts:
-        listing = ", ".join(f"{count} {kind}" for kind, count in problems.counts.items())
-        log.warning("%s: questions left out: %s", source, listing)
+    problems.tell("questions")
     return table
 
 

@@ -14,7 +14,6 @@ from typing import NamedTuple
 from jaxlm.errors import UserError
 
 OUTSIDE = "O"
-SCHEMES = ("IOB2", "IOB1", "IOBES", "BILOU")
 _TAG = re.compile(r"O|[BIESLUM]-.+", re.DOTALL)
 _TO_IOBES = {"L": "E", "U": "S", "M": "I"}
 _TO_BILOU = {"E": "L", "S": "U"}
@@ -130,7 +129,7 @@ def as_iob2(source: str, places: Sequence[str], sequences: Sequence[Sequence[str
     found = [entities(tags) for tags in sequences]
     ill_formed = {
         scheme: sum(render(of, len(tags), scheme) != list(tags) for of, tags in zip(found, sequences, strict=True))
-        for scheme in (ends or SCHEMES[:2])
+        for scheme in (ends or ("IOB2", "IOB1"))
     }
     scheme = min(ill_formed, key=lambda name: ill_formed[name])
     remark = f"tags in {scheme}" + ("" if scheme == "IOB2" else ", taken as IOB2")

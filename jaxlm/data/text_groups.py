@@ -33,9 +33,9 @@ class GroupNames(NamedTuple):
 _FIT = ("positive", "pos", "positives", "positive_passages", "positive_ctxs")
 PAIRS = GroupNames(
     first=("anchor", "query", "sentence1", "question1", "question", "premise", "text_a", "text", "sentence", "sent0",
-           "source"),
+           "sentence_a", "source"),
     second=(*_FIT, "sentence2", "question2", "answer", "passage", "document", "hypothesis", "text_b", "text_pair",
-            "response", "target", "paraphrase", "sent1"),
+            "sentence_b", "response", "target", "paraphrase", "sent1"),
     score=("score", "similarity", "similarity_score", "label", "labels", "is_duplicate", "gold_label", "relevance"),
 )  # fmt: skip
 PASSAGES = GroupNames(
@@ -115,9 +115,7 @@ def read_groups(
     columns.refuse_ids(settings, text=table.texts, text_pair=table.pairs, negative=table.negatives)
     if not len(table):
         raise UserError(f"{spec}: no usable row ({problems.counts})")
-    if problems.counts:
-        listing = ", ".join(f"{count} {kind}" for kind, count in problems.counts.items())
-        log.warning("%s: rows left out: %s", spec, listing)
+    problems.tell("rows")
     return table
 
 

@@ -14,9 +14,7 @@ class Windows(NamedTuple):
     input_ids: np.ndarray  # [tokens] int32
     offsets: np.ndarray  # [windows + 1] int64
     sentence: np.ndarray  # [windows] int64, ascending
-    first_token: (
-        np.ndarray
-    )  # [words of all sentences] int64: where the token is that speaks for a word; -1: there is none
+    first_token: np.ndarray  # [words of all sentences] int64: the token that speaks for each word; -1: there is none
     cut_sentences: int  # sentences of several windows
     cut_words: int  # words of more tokens than a window has room for; the rest of them is lost
 

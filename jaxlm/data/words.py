@@ -100,9 +100,7 @@ def word_table(source: str, sentences: Iterable[Sentence], bad_rows: str, *, tag
                 table.tags.append(sentence.tags or [])
     if not table.texts:
         raise UserError(f"{source}: no sentence could be read" if problems.counts else f"{source}: no sentences")
-    if problems.counts:
-        listing = ", ".join(f"{count} {kind}" for kind, count in problems.counts.items())
-        log.warning("%s: sentences left out: %s", source, listing)
+    problems.tell("sentences")
     if table.tags is None:
         return table
     if flat:

@@ -26,6 +26,7 @@ import numpy as np
 import jaxlm
 from jaxlm.atomic import write_atomically
 from jaxlm.console import Console
+from jaxlm.data.sources import counted
 from jaxlm.errors import UserError
 from jaxlm.models import CheckpointError
 from jaxlm.search.collection import Entry, Reader
@@ -216,8 +217,7 @@ def build(directory: Path, plan: Plan, reader: Reader, load: Callable[[], Embed]
         count = len(offsets) - 1
         left_out = json.loads((parts / "left_out.json").read_text())
         if left_out:
-            listing = ", ".join(f"{number} {kind}" for kind, number in left_out.items())
-            console.say(f"documents left out: {listing}")
+            console.say(f"documents left out: {counted(left_out)}")
         files = [parts / f"{first}.npy" for first in range(0, count, _PART)]
         _embed_parts(partial / "documents.jsonl", files, plan, load, console)
     except (UserError, CheckpointError):

@@ -1,6 +1,7 @@
 """Text classification: a text, or a pair, has one of several labels, or, where that is asked for, none of them."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Self
 
 import jax
@@ -45,6 +46,14 @@ def model_labels(shape: BertConfig, labels: list[str]) -> list[str]:
 
 
 _NONE_OF_THEM = -1
+
+
+def numbers_of(names: Sequence[str]) -> dict[str, int]:
+    """The class that each label in a file stands for; of a model that nobody told of names, LABEL_0 is 0, too."""
+    numbers = {name: number for number, name in enumerate(names)}
+    if list(numbers) == [f"LABEL_{number}" for number in numbers.values()]:
+        numbers |= {str(number): number for number in numbers.values()}
+    return numbers
 
 
 class Classification(SequenceTask):
@@ -105,9 +114,7 @@ class Classification(SequenceTask):
         )
 
     def targets(self, table: Table, training: bool) -> tuple[np.ndarray, np.ndarray]:
-        numbers = {name: number for number, name in enumerate(self.labels)}
-        if list(numbers) == [f"LABEL_{number}" for number in numbers.values()]:  # a model that nobody told of names
-            numbers |= {str(number): number for number in numbers.values()}
+        numbers = numbers_of(self.labels)
         labels = table.labels or []
         values = np.array([numbers.get(label, _NONE_OF_THEM) for label in labels], np.int32)
         outside = np.array([label == self.out_of_scope for label in labels])

@@ -14,7 +14,7 @@ from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig
 from jaxlm.tasks.base import Metrics
-from jaxlm.tasks.classification import in_order, listing, model_labels
+from jaxlm.tasks.classification import in_order, listing, model_labels, numbers_of
 from jaxlm.tasks.sequence import SequenceTask
 
 
@@ -56,7 +56,7 @@ class MultiLabel(SequenceTask):
         )
 
     def targets(self, table: Table, training: bool) -> tuple[np.ndarray, np.ndarray]:
-        numbers = {name: number for number, name in enumerate(self.labels)}
+        numbers = numbers_of(self.labels)
         values = np.zeros((len(table), len(self.labels)), np.float32)
         keep = np.ones(len(table), bool)
         for row, names in enumerate(table.labels or []):

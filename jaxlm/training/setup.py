@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jaxlm.config import STRUCTURE, Config, ModelSettings, Part, as_part
 from jaxlm.data.loader import Batches, Examples, make_batches
 from jaxlm.data.part_batches import PartBatches, PartsInTurn
-from jaxlm.data.sources import Table
+from jaxlm.data.sources import Table, counted
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, hub
@@ -382,5 +382,5 @@ def _note(split: str, task: Task, examples: Examples, batches: Batches, truncate
     if truncated:
         parts.append(task.describe_cut(truncated))
     if table.skipped:
-        parts.append("left out: " + ", ".join(f"{count} {kind}" for kind, count in table.skipped.items()))
+        parts.append(f"left out: {counted(table.skipped)}")
     return ", ".join([*parts, *examples.remarks])

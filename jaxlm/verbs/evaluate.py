@@ -43,6 +43,7 @@ def run(arguments: list[str]) -> int:
     import jax
 
     from jaxlm.atomic import write_atomically
+    from jaxlm.data.sources import counted
     from jaxlm.parallel.mesh import mesh_for
     from jaxlm.predict import Predictor
 
@@ -69,8 +70,7 @@ def run(arguments: list[str]) -> int:
         for name, counts in zip(names, metrics["confusion"], strict=True):
             print(f"{name:{width}}  " + " ".join(f"{count:6d}" for count in counts))
     if table.skipped:
-        listing = ", ".join(f"{count} {kind}" for kind, count in table.skipped.items())
-        print(f"\nrows left out: {listing}")
+        print(f"\nrows left out: {counted(table.skipped)}")
     if truncated:
         print(f"\n{predictor.task.describe_cut(truncated)}")
     if args.output:

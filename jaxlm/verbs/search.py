@@ -267,6 +267,7 @@ def _answer(args: Arguments, searcher: "Searcher", qrels: "Qrels | None") -> Non
 
 def _queries(args: Arguments) -> Iterator[list["Entry"]]:
     """The queries in groups that are answered together: all of them, or, from a person at a terminal, one by one."""
+    from jaxlm.data.sources import counted
     from jaxlm.search.collection import QUERIES, Entry, Reader, paths_of
 
     if args.query:
@@ -275,8 +276,7 @@ def _queries(args: Arguments) -> Iterator[list["Entry"]]:
         reader = Reader(paths_of([args.queries], QUERIES), QUERIES, dataclasses.replace(args.data, text=None))
         queries = list(reader)
         if reader.skipped:
-            listing = ", ".join(f"{count} {kind}" for kind, count in reader.skipped.items())
-            log.warning("%s: queries left out: %s", args.queries, listing)
+            log.warning("%s: queries left out: %s", args.queries, counted(reader.skipped))
         yield queries
     elif sys.stdin.isatty():
         for number, line in enumerate(_prompted(), 1):

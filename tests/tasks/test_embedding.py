@@ -333,6 +333,7 @@ def read(path: Path, *, labelled: bool = True, **settings: Any) -> Table:
         ("named.csv", "id,anchor,positive,negative\n1,a,b,c\n", (["a"], ["b"], ["c"], None)),
         ("swapped.csv", "score,sentence2,sentence1\n3,b,a\n", (["a"], ["b"], None, ["3"])),
         ("nli.csv", "sent0,sent1,hard_neg\na,b,c\n", (["a"], ["b"], ["c"], None)),
+        ("sick.tsv", "pair_ID\tsentence_A\tsentence_B\tscore\n1\ta\tb\t4.5\n", (["a"], ["b"], None, ["4.5"])),
         (
             "lists.jsonl",
             '{"query": "a", "pos": ["b", "c"], "neg": ["d", "e", "f"]}\n',

@@ -272,3 +272,5 @@ def test_an_unknown_label_in_a_set_is_an_error_with_its_place_or_left_out(tokeni
     examples, _ = MultiLabel(skipping, tokenizer, ["a", "b"]).examples(rows)
     assert examples.targets["labels"].tolist() == [[1, 0], [0, 0]]
     assert examples.records.places == ["line 1", "line 3"]
+    nameless, _ = MultiLabel(Config(), tokenizer, ["LABEL_0", "LABEL_1"]).examples(table([("1",), ("LABEL_0", "1")]))
+    assert nameless.targets["labels"].tolist() == [[0, 1], [1, 1]]
