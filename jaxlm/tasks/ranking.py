@@ -44,6 +44,7 @@ class Ranking(SequenceTask):
         self, stage: Stage, tokenizer: TextTokenizer, largest: float | None = None, relevant: float | None = None
     ):
         super().__init__(stage, tokenizer)
+        self.pairs = True  # a query and its passage
         self.largest = largest  # the relevance that is probability 1; None: that of each table
         self.relevant = relevant
 
