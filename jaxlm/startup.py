@@ -27,7 +27,6 @@ def start_jax(mesh: MeshSettings, stream: TextIO | None = None) -> Console:
     distributed.start()
     import jax
 
-    logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)
     console = Console(stream, speaks=jax.process_index() == 0)
     logger = logging.getLogger("jaxlm")
     logger.handlers = [ConsoleHandler(console)]

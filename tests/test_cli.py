@@ -179,6 +179,14 @@ def test_a_presets_test_set_is_not_that_of_own_training_data() -> None:
     asked = change(own, test="tfds:conll2003:test")
     assert _own_data(asked, given) == (asked, [])
     assert _own_data(given, given) == (given, [])
+    several = flags.preset("configs/customer_service.py")
+    *others, sentiment = several.parts
+    mine = dataclasses.replace(sentiment, data=dataclasses.replace(sentiment.data, train="mine.csv"))
+    config, said = _own_data(dataclasses.replace(several, parts=(*others, mine)), several)
+    assert (config.parts[-1].data.train, config.parts[-1].data.dev) == ("mine.csv", None)
+    assert config.parts[:-1] == tuple(others)
+    flag = "--parts.sentiment.data"
+    assert said == [f"{flag}.train is your own, so the preset's {flag}.dev tfds:glue/sst2 is left out"]
     other = flags.preset("configs/embeddings_nli.py")  # its dev set is of another kind than its training data
     assert _own_data(change(other, train="mine.csv"), other)[0].data.dev == other.data.dev
 

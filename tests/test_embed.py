@@ -17,6 +17,7 @@ from jaxlm.embed import Embedder, _pack
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, Pooling, SentenceEncoder
 from jaxlm.parallel.mesh import make_mesh
+from jaxlm.verbs import embed as embed_verb
 from jaxlm.verbs.embed import write_vectors
 
 from .conftest import make_sentences
@@ -160,12 +161,19 @@ def test_embed_takes_the_dtype_from_the_command_line(
     assert 1e-4 < np.abs(found - embedder(TEXTS[1:2])).max() < 5e-2
 
 
-def test_vectors_say_which_rows_they_are_of_where_some_are_left_out(tmp_path: Path, model: Path) -> None:
+def test_vectors_say_which_rows_they_are_of_where_some_are_left_out(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": ""}\n{"text": "two"}\n')
     told = ["embed", str(model), "--input", str(tmp_path / "a.jsonl"), "--output", str(tmp_path / "v.npy")]
     assert cli.main([*told, "--data.bad_rows", "skip"]) == 0
     assert len(np.load(tmp_path / "v.npy")) == 2
     assert (tmp_path / "v.npy.rows").read_text() == "line 1\nline 3\n"
+    with monkeypatch.context() as patch:
+        patch.setattr(embed_verb, "write_vectors", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            cli.main([*told, "--data.bad_rows", "skip"])
+    assert (tmp_path / "v.npy.rows").read_text() == "line 1\nline 3\n"  # the vectors are still there as well
     (tmp_path / "a.jsonl").write_text('{"text": "one", "text_pair": ""}\n{"text": "two", "text_pair": "three"}\n')
     assert cli.main([*told, "--data.text", "text"]) == 0
     assert len(np.load(tmp_path / "v.npy")) == 2

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxlm.config import DataSettings
+from jaxlm.config import Config, DataSettings, ModelSettings
 from jaxlm.embed import Embedder
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, BertForMaskedLM, BertForSequenceClassification, CheckpointError
@@ -18,6 +18,7 @@ from jaxlm.parallel.mesh import make_mesh
 from jaxlm.predict import Predictor
 from jaxlm.tasks import task_of
 from jaxlm.tasks.embedding import Embedding
+from jaxlm.training.setup import set_up
 
 
 @pytest.fixture
@@ -77,6 +78,11 @@ def test_a_model_of_one_token_type_reads_no_pairs(foreign: Path) -> None:
     predictor = Predictor(str(foreign), make_mesh(1))
     with pytest.raises(UserError, match="one token type"):
         list(predictor.predict(predictor.task.from_texts("it", ["a text"], ["another"], DataSettings())))
+    path = foreign.parent / "pairs.tsv"
+    path.write_text("sentence1\tsentence2\tlabel\na text\tanother\tyes\na text\tone more\tno\n")
+    config = Config(model=ModelSettings(init=str(foreign)), data=DataSettings(train=str(path), max_length=16))
+    with pytest.raises(UserError, match="one token type"):
+        set_up(config, make_mesh(1))
     # Unless its tokenizer gives the second text the same type.
     tell(foreign, "tokenizer_config.json", model_input_names=["input_ids", "attention_mask"])
     predictor = Predictor(str(foreign), make_mesh(1))

@@ -105,6 +105,19 @@ class Columns:
                 found[name] = column
         return found if len(found) > 1 else {}
 
+    def named(self, labels: Collection[str]) -> dict[str, str | int]:
+        """The columns of labels that a model or its training data have, whatever is in their cells.
+
+        Raises:
+          UserError: one of them is not there.
+        """
+        if missing := sorted(set(labels) - self.by_name.keys()):
+            raise UserError(
+                f"{self.source}: each label has a column of its own, and there is none for {', '.join(missing[:10])} "
+                f"among {', '.join(self.by_name)}"
+            )
+        return {name: column for name, column in self.by_name.items() if name in labels}
+
     def refuse_flag(self, column: Any, rows: Sequence[Row]) -> None:
         """Stops where a column that should name labels says yes or no."""
         if all(flag(value_of(row, column)) is not None for row in rows):

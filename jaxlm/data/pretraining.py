@@ -194,7 +194,6 @@ class PhasedBatches:
         self.starts = [phase.first_step for phase in phases]
         self.steps = sum(phase.steps for phase in phases)
         self.steps_per_epoch = max(1, round(self.steps / self.epoch(self.steps)))  # on average
-        self.rows, self.row_length = phases[0].rows, phases[0].row_length
 
     def epoch(self, step: int) -> float:
         """How often the data have been seen after so many steps."""

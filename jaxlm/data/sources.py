@@ -229,6 +229,8 @@ def rows_of_a_table(source: str, rows: Iterable[Row], settings: DataSettings, pr
         columns = len(row.values) if isinstance(row.values, list) else None
         if row.problem:
             problems.report(row, row.problem, _ENCODING if row.problem == "not UTF-8" else "")
+        elif good and type(row.values) is not type(good[0].values):
+            problems.report(row, "an object among lists" if columns is None else "a list among objects")
         elif columns is None:
             good.append(row)
         elif columns == (width := width or columns) or (by_position and columns >= needed):
@@ -286,7 +288,7 @@ def _table(
     if label_kind == "set" and label is None:
         flags = columns.flags(good)
         if any(name in known_labels for name in flags):  # others are about something else
-            flags = {name: column for name, column in flags.items() if name in known_labels}
+            flags = columns.named(known_labels)
     if label_kind == "set" and label is not None and not known_labels:
         columns.refuse_flag(label, good)
     if labelled and label is None and not flags:

@@ -45,7 +45,8 @@ def encode(
 
 
 def _key(tokenizer: TextTokenizer, columns: Sequence[Sequence[str]], max_length: int) -> str:
-    digest = hashlib.sha256(f"{tokenizers.__version__} {tokenizer.sha256} {max_length} {len(columns)}".encode())
+    types = len(columns) if len(columns) == 1 or tokenizer.tells_pairs_apart else "2 of one type"
+    digest = hashlib.sha256(f"{tokenizers.__version__} {tokenizer.sha256} {max_length} {types}".encode())
     for column in columns:
         digest.update(np.fromiter(map(len, column), np.int64, len(column)).tobytes())
         digest.update("".join(column).encode("utf-8", "surrogatepass"))

@@ -230,7 +230,7 @@ class TextTokenizer:
         return cls(tokenizers.Tokenizer.from_str(content["tokenizer"]), content["settings"])
 
     @property
-    def _tells_pairs_apart(self) -> bool:
+    def tells_pairs_apart(self) -> bool:
         """Whether the second text of a pair has token type 1; some models were trained without."""
         return "token_type_ids" in (self._settings.get("model_input_names") or ["token_type_ids"])
 
@@ -256,7 +256,7 @@ class TextTokenizer:
             "model_max_length": max_length,
             # BertTokenizer would split words its own way, whatever tokenizer.json says.
             "tokenizer_class": "BertTokenizer" if self._memory is not None else "PreTrainedTokenizerFast",
-            "model_input_names": ["input_ids", *["token_type_ids"] * self._tells_pairs_apart, "attention_mask"],
+            "model_input_names": ["input_ids", *["token_type_ids"] * self.tells_pairs_apart, "attention_mask"],
         } | {f"{name}_token": self._backend.id_to_token(number) for name, number in self.special_ids.items()}
         write_atomically(directory / "tokenizer.json", self._backend.to_str())
         write_atomically(directory / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")
@@ -277,7 +277,7 @@ class TextTokenizer:
         types = np.zeros(offsets[-1], np.int8)
         for encoding, start, stop in zip(encodings, offsets, offsets[1:], strict=False):
             ids[start:stop] = encoding.ids
-            if pairs is not None and self._tells_pairs_apart:
+            if pairs is not None and self.tells_pairs_apart:
                 types[start:stop] = encoding.type_ids
         return Encoded(ids, types, offsets, sum(bool(encoding.overflowing) for encoding in encodings))
 

@@ -36,7 +36,8 @@ def read_words(
         neither tags nor intents are wanted, txt is a raw text a line, and csv and tsv have a column of raw texts.
       split: "train", "dev" or "test": which part is meant where `spec` does not say.
       settings: columns, and what to do with bad sentences.
-      known_tags: of the model; they tell a file of tagged words from one of raw texts.
+      known_tags: of the model or its training data; they tell a file of tagged words from one of raw texts, and types
+        of entities from other tags.
 
     Raises:
       UserError: no such data, no such column, or (unless `settings.bad_rows` is "skip") a sentence that cannot be read.
@@ -64,7 +65,7 @@ def read_words(
         )
     else:
         sentences = read_columns(path, settings, tags=tags)
-    return word_table(spec, sentences, settings.bad_rows, tags=tags, intents=intents)
+    return word_table(spec, sentences, settings.bad_rows, tags=tags, intents=intents, known_tags=known_tags)
 
 
 def is_word_directory(path: Path) -> bool:

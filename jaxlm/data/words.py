@@ -5,7 +5,7 @@ import functools
 import logging
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from jaxlm.data.files import Row
@@ -32,6 +32,11 @@ class WordTable(Table):
     flat: bool = False  # whether tags are of words alone, such as parts of speech, and mark no entities
     remarks: tuple[str, ...] = ()  # what a person should know of how the tags were read
 
+    @property
+    def known_labels(self) -> frozenset[str]:
+        """The tags and intents that occur."""
+        return super().known_labels.union(*self.tags or ())
+
     def unlabelled(self) -> "WordTable":
         return dataclasses.replace(self, labels=None, tags=None, flat=False, remarks=())
 
@@ -53,13 +58,22 @@ class Sentence(NamedTuple):
 NO_TAG = "a tag that is neither O nor a type after B-, I- (or E-, S-, L-, U-, M-), amid tags that are"
 
 
-def word_table(source: str, sentences: Iterable[Sentence], bad_rows: str, *, tags: bool, intents: bool) -> WordTable:
+def word_table(
+    source: str,
+    sentences: Iterable[Sentence],
+    bad_rows: str,
+    *,
+    tags: bool,
+    intents: bool,
+    known_tags: Collection[str] = (),
+) -> WordTable:
     """Checks sentences and puts them into a table.
 
     Args:
       bad_rows: "error" or "skip", as `DataSettings.bad_rows`.
       tags, intents: whether every sentence has to have them. Where no tag is O or has a prefix and there are no
         intents, tags are taken as they are (`WordTable.flat`); else each has to be one of an entity.
+      known_tags: of the model or its training data.
 
     Raises:
       UserError: a bad sentence, unless `bad_rows` is "skip"; or none that is good.
@@ -67,7 +81,7 @@ def word_table(source: str, sentences: Iterable[Sentence], bad_rows: str, *, tag
     problems = Problems(source, bad_rows)
     table = WordTable(source, [], None, [] if intents else None, [], skipped=problems.counts, tags=[] if tags else None)
     sentences = list(sentences)
-    sentences, read_as = _with_types(sentences) if tags else (sentences, "")
+    sentences, read_as = _with_types(sentences, known_tags) if tags else (sentences, "")
     flat = tags and not intents and not any(is_tag(tag) for sentence in sentences for tag in sentence.tags or ())
     for sentence in sentences:
         if sentence.problem is not None:
@@ -110,12 +124,12 @@ def word_table(source: str, sentences: Iterable[Sentence], bad_rows: str, *, tag
     return dataclasses.replace(table, tags=in_iob2, remarks=(read_as or remark,))
 
 
-def _with_types(sentences: list[Sentence]) -> tuple[list[Sentence], str]:
+def _with_types(sentences: list[Sentence], known_tags: Collection[str]) -> tuple[list[Sentence], str]:
     """The sentences with tags of prefix and type where theirs are one of these alone, and a remark on it.
 
     B and I, or E and S, L and U, beside O are of one type, as in corpora of diseases or genes, which gets a name.
     Several types beside an O that is more frequent than any, as in Few-NERD, are of entities: neighbours of one type
-    are one.
+    are one. So are types, however few, that are all those of known tags.
     """
     every = Counter(tag for sentence in sentences for tag in sentence.tags or ())
     if {"B", "O"} <= set(every) <= {*"OBIESMLU"}:
@@ -124,7 +138,7 @@ def _with_types(sentences: list[Sentence]) -> tuple[list[Sentence], str]:
         every.most_common(1)[:1] == [("O", every["O"])]
         and len(every) > 2
         and all(tag[1:2] not in ("", "-") for tag in every if tag != "O")
-    ):
+    ) or set() < set(every) - {"O"} <= {tag[2:] for tag in known_tags if tag[1:2] == "-"} - {"ENTITY"}:
         form, read_as = "I-{}", "tags are types without B- and I-: neighbours of one type are taken as one entity"
     else:
         return sentences, ""

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.models.dropout import DropoutSite, dropout_attention
-from jaxlm.models.products import multiply
+from jaxlm.models.products import multiply, precision_of
 
 
 def segment_mask(queries: jax.Array, keys: jax.Array) -> jax.Array:
@@ -47,7 +47,8 @@ def attend(
     """
     # Heads first: on a CPU these products run up to 1.8 times as fast as over [rows, length, heads, head_dim].
     query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))
-    scores = jnp.einsum("rhqd,rhkd->rhqk", query, key, preferred_element_type=jnp.float32)
+    asked = {"precision": precision_of(query), "preferred_element_type": jnp.float32}
+    scores = jnp.einsum("rhqd,rhkd->rhqk", query, key, **asked)
     scores = jnp.where(mask, scores / math.sqrt(query.shape[-1]), jnp.finfo(jnp.float32).min)
     probabilities = dropout_attention(jax.nn.softmax(scores, axis=-1), dropout_rate, site, key_positions)
     return multiply(probabilities.astype(value.dtype), value, "rhqk,rhkd->rhqd").transpose(0, 2, 1, 3)

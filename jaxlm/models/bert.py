@@ -19,7 +19,7 @@ from jaxlm.models.depth import run_layers
 from jaxlm.models.dropout import DropoutSite, DropoutSites, dropout_tokens
 from jaxlm.models.hub import PretrainedModel
 from jaxlm.models.placement import axis_size, place, place_rows, platform
-from jaxlm.models.products import Split, affine, project_to_heads
+from jaxlm.models.products import Split, affine, precision_of, project_to_heads
 from jaxlm.models.vocabulary import look_up
 
 
@@ -127,7 +127,8 @@ class Embeddings(nnx.Module):
     ) -> jax.Array:
         # A table of one or two rows is read by a product: the gradient of indexing would scatter every token into them.
         types = self.token_type[...]
-        type_vectors = jax.nn.one_hot(token_type_ids, types.shape[0], dtype=types.dtype) @ types
+        chosen = jax.nn.one_hot(token_type_ids, types.shape[0], dtype=types.dtype)
+        type_vectors = jnp.matmul(chosen, types, precision=precision_of(types))
         places = place_rows(place(self.position[...], None, None)[positions])
         x = place_rows(look_up(self.word[...], input_ids)) + places + type_vectors
         return dropout_tokens(self.norm(x), self.rate, site)

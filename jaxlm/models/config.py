@@ -174,12 +174,15 @@ class BertConfig:
             values["sentence_transformers"] = {"activation_fn": activation}
         if facts := values.pop("facts"):
             values["jaxlm"] = facts
-        values["id2label"] = {str(index): name for index, name in self.id2label.items()}
+        labels = self.id2label
+        if architecture == "BertForQuestionAnswering":  # its head has an output a label there: start and end
+            labels = {0: "LABEL_0", 1: "LABEL_1"}
+        values["id2label"] = {str(index): name for index, name in labels.items()}
         values["id2intent"] = {str(index): name for index, name in self.id2intent.items()}
         if not self.id2intent:
             del values["id2intent"]
         if self.position_init == "normal":
             del values["position_init"]
-        values["label2id"] = {name: index for index, name in self.id2label.items()}
+        values["label2id"] = {name: index for index, name in labels.items()}
         values |= {"model_type": "bert", "architectures": [architecture], "position_embedding_type": "absolute"}
         return json.dumps(values, indent=2, ensure_ascii=False, sort_keys=True) + "\n"

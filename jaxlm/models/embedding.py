@@ -176,7 +176,7 @@ def _read_max_length(directory: Path) -> int | None:
     values = _read_object(path) if path.is_file() else {}
     if values.get("do_lower_case"):
         tokenizer = directory / "tokenizer_config.json"
-        if not (tokenizer.is_file() and _read_object(tokenizer).get("do_lower_case")):
+        if tokenizer.is_file() and not _read_object(tokenizer).get("do_lower_case", True):  # BERT's default
             raise CheckpointError(f"{path}: do_lower_case is on, and the tokenizer keeps capitals; jaxlm goes by it")
     length = values.get("max_seq_length")
     if length is not None and (not isinstance(length, int) or isinstance(length, bool) or length < 3):

@@ -12,7 +12,7 @@ from jaxlm.models.config import BertConfig
 from jaxlm.models.dropout import dropout_tokens
 from jaxlm.models.hub import PretrainedModel
 from jaxlm.models.placement import place, place_rows
-from jaxlm.models.products import decoder_cross_entropy
+from jaxlm.models.products import decoder_cross_entropy, precision_of
 from jaxlm.models.vocabulary import split_vocabulary
 
 
@@ -37,7 +37,8 @@ class MlmHead(nnx.Module):
         """`hidden [..., hidden]` to float32 logits `[..., vocabulary]`."""
         x = self._features(hidden)
         words = split_vocabulary(word_embeddings.astype(self.dtype))
-        logits = jnp.einsum("...h,vh->...v", x, words, preferred_element_type=jnp.float32)
+        asked = {"precision": precision_of(x), "preferred_element_type": jnp.float32}
+        logits = jnp.einsum("...h,vh->...v", x, words, **asked)
         return place_rows(logits, "tensor") + place(self.bias[...], "tensor")
 
 

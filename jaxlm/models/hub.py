@@ -1,5 +1,6 @@
 """Model directories in the Hugging Face layout: reading any, writing one that any Hugging Face tool opens."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -22,7 +23,8 @@ log = logging.getLogger("jaxlm")
 WEIGHT_FILES = (SINGLE, INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json")
 SENTENCE_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json",
                   "*_Pooling/config.json")  # fmt: skip
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json",
+                   "added_tokens.json")  # fmt: skip
 
 
 def resolve(name_or_dir: str | os.PathLike, *, weights: bool = True) -> Path:
@@ -133,7 +135,8 @@ def match(tensors: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]], co
         ("cls.predictions.decoder.bias", "cls.predictions.bias"),
     ):
         copy = given.pop(tied, None)
-        if copy is not None and not np.array_equal(copy, given.setdefault(original, copy)):
+        tells = copy is not None and not np.array_equal(copy, given.setdefault(original, copy))
+        if tells and any(head_of(name) == head_of(tied) for name in shapes):
             raise CheckpointError(f"{source}: {tied} differs from {original}; jaxlm computes tied decoders only")
     params: dict[str, np.ndarray] = {}
     fresh: list[str] = []
@@ -154,7 +157,8 @@ def match(tensors: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]], co
         parts = [given[name] for name in rule.theirs]
         for name, part, want in zip(rule.theirs, parts, expected, strict=True):
             if part.shape != want:
-                remedy = "; --model.new_head starts a new classifier" if head_of(name) in CLASSIFIERS else ""
+                remedy = "; a new classifier starts with new_heads=True, in a run with --model.new_head"
+                remedy = remedy if head_of(name) in CLASSIFIERS else ""
                 raise CheckpointError(f"{source}: {name} has shape {part.shape}, the config asks for {want}{remedy}")
         params[ours] = np.ascontiguousarray(rule.load(config, [part.astype(np.float32) for part in parts]))
     if missing:
@@ -210,11 +214,9 @@ class PretrainedModel(nnx.Module):
           CheckpointError: as `match` says; or a head is lacking, and the model is to be `whole`.
         """
         theirs = config.architecture
-        if theirs != cls.__name__ and {theirs, cls.__name__} <= {
-            "BertForSequenceClassification",
-            "BertForTokenClassification",
-        }:
-            new_heads = True  # both call it `classifier`, but one reads texts and the other tokens
+        # Both call it `classifier`, but one reads texts and the other tokens.
+        alike = {"BertForSequenceClassification", "BertForTokenClassification"}
+        new_heads = new_heads or (theirs != cls.__name__ and {theirs, cls.__name__} <= alike)
         leaves, tree = jax.tree_util.tree_flatten_with_path(cls.abstract(config)[1])
         names = [cls._prefix + ".".join(str(part.key) for part in path) for path, _ in leaves]
         shapes = {name: leaf.shape for name, (_, leaf) in zip(names, leaves, strict=True)}
@@ -224,7 +226,9 @@ class PretrainedModel(nnx.Module):
             lacking = " and no ".join(heads)
             if whole:
                 raise CheckpointError(f"{directory} has no {lacking}, without which its output means nothing")
-            log.info("%s has no %s: initialised at random", directory, lacking)
+            # Who has not asked for information has to hear this all the same.
+            level = logging.INFO if log.isEnabledFor(logging.INFO) else logging.WARNING
+            log.log(level, "%s has no %s that serves here: initialised at random", directory, lacking)
 
             @jax.jit
             def draw(key: jax.Array) -> dict[str, jax.Array]:
@@ -238,22 +242,33 @@ class PretrainedModel(nnx.Module):
 
     @classmethod
     def from_pretrained(
-        cls, name_or_dir: str | os.PathLike, *, dtype: Any = jnp.float32, rngs: nnx.Rngs | None = None
+        cls,
+        name_or_dir: str | os.PathLike,
+        *,
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs | None = None,
+        new_heads: bool = False,
+        **changes: Any,
     ) -> Self:
         """Loads a model from a hub name or a directory, in float32.
 
         Args:
           name_or_dir: e.g. `bert-base-uncased`, or a directory with `config.json` and weights (`model.safetensors` or
             `pytorch_model.bin`, in one file or sharded).
-          dtype: compute dtype.
+          dtype: compute dtype. Products of float32 are computed in float32 on TPUs and GPUs, too, unless
+            `jax.default_matmul_precision` is set.
+          new_heads: start new classifiers, whatever the checkpoint's are.
+          changes: fields of the config with other values than the checkpoint's, such as `id2label`, `remat`,
+            `scan_layers` or `hidden_dropout_prob`.
           rngs: where a head that the checkpoint lacks draws its parameters from; default `nnx.Rngs(0)`.
 
         Raises:
           CheckpointError: not a BERT, or a tensor is missing, left over or of the wrong shape; the message names it.
+          TypeError: a change is of no field of the config.
         """
         directory = resolve(name_or_dir)
-        config = cls.read_config(directory)
-        params = cls.load_params(directory, config, (rngs or nnx.Rngs(0)).params())
+        config = dataclasses.replace(cls.read_config(directory), **changes)
+        params = cls.load_params(directory, config, (rngs or nnx.Rngs(0)).params(), new_heads=new_heads)
         return nnx.merge(cls.abstract(config, dtype)[0], jax.tree.map(jnp.asarray, params))
 
     def save_pretrained(self, directory: str | os.PathLike, *, max_shard_size: int = MAX_SHARD_SIZE) -> None:

@@ -121,7 +121,7 @@ class MultiTaskBert(PretrainedModel):
                 if saved[name].architecture != head.architecture:
                     raise CheckpointError(
                         f"{directory / name} is a {saved[name].architecture}, a {head.architecture} is asked for; "
-                        "--model.new_head starts new heads"
+                        "new heads start with new_heads=True, in a run with --model.new_head"
                     )
                 parts[number] = head.model.load_params(directory / name, head.config, key)
                 del parts[number]["bert"]

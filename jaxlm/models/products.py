@@ -21,9 +21,17 @@ from jaxlm.models.vocabulary import join_vocabulary, split_vocabulary
 Split = Literal["inputs", "outputs"] | None  # what of a kernel is split over the mesh's `tensor` axis
 
 
+def precision_of(x: jax.Array) -> jax.lax.Precision | None:
+    """What products of `x` are asked for in: those of float32 in float32, for which TPUs would take bfloat16 and GPUs
+    TF32 if nothing were said. `jax.default_matmul_precision`, where it is set, decides instead."""
+    said = jax.config.jax_default_matmul_precision is not None
+    return None if said or x.dtype != jnp.float32 or platform() == "cpu" else jax.lax.Precision.HIGHEST
+
+
 def _sum_rows(x: jax.Array) -> jax.Array:
     """The sum over the first axis of `[n, m]`, as a product."""
-    return jnp.einsum("n,nm->m", jnp.ones(x.shape[0], x.dtype), x, preferred_element_type=jnp.float32)
+    ones = jnp.ones(x.shape[0], x.dtype)
+    return jnp.einsum("n,nm->m", ones, x, precision=precision_of(x), preferred_element_type=jnp.float32)
 
 
 def _sum_weighted(weights: jax.Array, x: jax.Array) -> jax.Array:
@@ -39,9 +47,12 @@ def _sum_weighted(weights: jax.Array, x: jax.Array) -> jax.Array:
 def _kernel_gradient(x: jax.Array, outer: jax.Array) -> jax.Array:
     """`x^T @ outer`, by transposing the narrower of `x [..., inputs]` and `outer [..., outputs]`."""
     every = tuple(range(x.ndim - 1))
-    if x.shape[-1] <= outer.shape[-1]:
-        return jax.lax.dot_general(x, outer, ((every, every), ((), ())), preferred_element_type=jnp.float32)
-    return jax.lax.dot_general(outer, x, ((every, every), ((), ())), preferred_element_type=jnp.float32).T
+    narrower_first = x.shape[-1] <= outer.shape[-1]
+    product = jax.lax.dot_general(
+        *((x, outer) if narrower_first else (outer, x)), ((every, every), ((), ())),
+        precision=precision_of(x), preferred_element_type=jnp.float32,
+    )  # fmt: skip
+    return product if narrower_first else product.T
 
 
 def multiply(x: jax.Array, kernel: jax.Array, subscripts: str = "...i,io->...o") -> jax.Array:
@@ -51,7 +62,7 @@ def multiply(x: jax.Array, kernel: jax.Array, subscripts: str = "...i,io->...o")
     other product of bfloat16, which are four times as fast there.
     """
     on_cpu = {"preferred_element_type": jnp.float32} if platform() == "cpu" else {}
-    return jnp.einsum(subscripts, x, kernel, **on_cpu).astype(x.dtype)
+    return jnp.einsum(subscripts, x, kernel, precision=precision_of(x), **on_cpu).astype(x.dtype)
 
 
 def _placed(kernel: jax.Array, split: Split) -> jax.Array:
@@ -116,10 +127,11 @@ def _project_backward(saved: tuple, outer: jax.Array) -> tuple[jax.Array, jax.Ar
     x, kernel, bias = saved
     placed = place(kernel.astype(outer.dtype), None, None, "tensor", None)
     ones = jnp.ones(outer.shape[:2], outer.dtype)
+    asked = {"precision": precision_of(outer), "preferred_element_type": jnp.float32}
     return (
         place_rows(multiply(outer, placed, "rlpnd,hpnd->rlh").astype(x.dtype)),
-        jnp.einsum("rlh,rlpnd->hpnd", x, outer, preferred_element_type=jnp.float32).astype(kernel.dtype),
-        jnp.einsum("rl,rlpnd->pnd", ones, outer, preferred_element_type=jnp.float32).astype(bias.dtype),
+        jnp.einsum("rlh,rlpnd->hpnd", x, outer, **asked).astype(kernel.dtype),
+        jnp.einsum("rl,rlpnd->pnd", ones, outer, **asked).astype(bias.dtype),
     )
 
 
@@ -189,7 +201,8 @@ def _cross_entropy_forward(
 
     def losses_and_gradients(part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         x, labels = part
-        product = jnp.einsum("nh,vh->nv", x, words, preferred_element_type=jnp.float32)
+        asked = {"precision": precision_of(x), "preferred_element_type": jnp.float32}
+        product = jnp.einsum("nh,vh->nv", x, words, **asked)
         logits = place(product, "rows", "tensor") + bias_of_words
         normaliser = jax.nn.logsumexp(logits, axis=-1)
         is_label = jnp.arange(logits.shape[1]) == labels[:, None]

@@ -4,7 +4,6 @@ import math
 import pickle
 import re
 import tempfile
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +37,6 @@ class Program(NamedTuple):
     memory: Memory | None  # None: likewise
     text: str | None  # HLO after all optimisations, for one device; None: likewise
     needed: int  # bytes of one device
-    seconds: float  # that the compilation took
     cycles: int | None = None  # of a run, by the compiler's estimate; None: it gives none
 
 
@@ -49,7 +47,6 @@ def compile_ahead(step: jax.stages.Wrapped, arguments: tuple[Any, ...], mesh: Me
       arguments: `jax.ShapeDtypeStruct`s; the step's shardings are over `mesh`, of the machine's devices.
       platform: "tpu" or "cuda".
     """
-    started = time.perf_counter()
     with in_context(mesh):  # a kernel is lowered for the GPU that it finds in the mesh
         lowered = step.trace(*arguments).lower(lowering_platforms=(platform,))
     with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +57,7 @@ def compile_ahead(step: jax.stages.Wrapped, arguments: tuple[Any, ...], mesh: Me
         except jax.errors.JaxRuntimeError as error:
             if (needed := bytes_wanted(str(error))) is None:
                 raise
-            return Program(None, None, None, needed, time.perf_counter() - started)
+            return Program(None, None, None, needed)
         written = {path.name.split(".")[-2]: path for path in Path(folder).glob("*.after_*.txt")}
         text = written["after_optimizations"].read_text() if platform == "tpu" else compiled.as_text()
         cycles = estimated_cycles(written["after_codegen"].read_text()) if "after_codegen" in written else None
@@ -71,7 +68,7 @@ def compile_ahead(step: jax.stages.Wrapped, arguments: tuple[Any, ...], mesh: Me
         counted.temp_size_in_bytes,
         counted.generated_code_size_in_bytes,
     )
-    return Program(compiled, memory, text, memory.needed, time.perf_counter() - started, cycles)
+    return Program(compiled, memory, text, memory.needed, cycles)
 
 
 def bytes_wanted(message: str) -> int | None:

@@ -18,23 +18,20 @@ class Chip(NamedTuple):
     # Bytes/s, of devices that programs are compiled for ahead of time; None: not looked up.
     bandwidth: float | None = None  # of the device's memory
     links: float | None = None  # what a device sends to the others of its slice, or of its host, over all its links
-    network: float | None = None  # what a device sends to other slices, or other hosts
     clock: float | None = None  # Hz; of TPUs, for which compilers count cycles
 
 
 def _tpu(
     teraflops: float, gib: float, bandwidth: float | None = None, links: float | None = None,
-    network: float | None = None, multipliers: int | None = None,
+    multipliers: int | None = None,
 ) -> Chip:  # fmt: skip
     """Bandwidths in GB/s; `multipliers` are the cells of all matrix units, each a multiplication and a sum a cycle."""
     clock = multipliers and teraflops * 1e12 / (2 * multipliers)
-    return Chip(teraflops * 1e12, int(gib * _GIB), ("bfloat16",), _giga(bandwidth), _giga(links), _giga(network), clock)
+    return Chip(teraflops * 1e12, int(gib * _GIB), ("bfloat16",), _giga(bandwidth), _giga(links), clock)
 
 
-def _gpu(
-    teraflops: float, gib: int, bandwidth: float | None = None, links: float | None = None, network: float | None = None
-) -> Chip:
-    return Chip(teraflops * 1e12, gib * _GIB, bandwidth=_giga(bandwidth), links=_giga(links), network=_giga(network))
+def _gpu(teraflops: float, gib: int, bandwidth: float | None = None, links: float | None = None) -> Chip:
+    return Chip(teraflops * 1e12, gib * _GIB, bandwidth=_giga(bandwidth), links=_giga(links))
 
 
 def _giga(value: float | None) -> float | None:
@@ -52,32 +49,31 @@ CHIPS: dict[str, Chip] = {
     # https://cloud.google.com/tpu/docs/v3, /v4, /v5e, /v5p, /v6e, /tpu7x: per chip. The two cores of a v3 and of a
     # TPU7x are a device each, those of a v4 and of a v5p are one device together. Links: half of the "bidirectional
     # inter-chip interconnect bandwidth per chip" there, and of a v4 six links of 50 GB/s (Jouppi et al. 2023,
-    # arXiv:2304.01433, table 4). Networks: a host's network interfaces there, shared among its chips.
-    # A v5p's memory is what its compiler says; the page says 95 GB.
+    # arXiv:2304.01433, table 4). A v5p's memory is what its compiler says; the page says 95 GB.
     "TPU v3": _tpu(123 / 2, 32 / 2),
     # Multipliers: four matrix units of 128 x 128 a core there, and one core of a v5e, two of a v4 and a v5p; four of
     # 256 x 256 of a v6e. Its page has said two as well; with two, libtpu's cycles of a product would beat the peak.
     "TPU v4": _tpu(275, 32, 1200, 300, multipliers=8 * 128**2),
-    "TPU v5 lite": _tpu(197, 16, 819, 200, 25 / 8, multipliers=4 * 128**2),
-    "TPU v5e": _tpu(197, 16, 819, 200, 25 / 8, multipliers=4 * 128**2),
-    "TPU v5": _tpu(459, 95.74, 2765, 600, 50 / 8, multipliers=8 * 128**2),
-    "TPU v5p": _tpu(459, 95.74, 2765, 600, 50 / 8, multipliers=8 * 128**2),
-    "TPU v6 lite": _tpu(918, 32, 1638, 400, 100 / 8, multipliers=4 * 256**2),
-    "TPU v6e": _tpu(918, 32, 1638, 400, 100 / 8, multipliers=4 * 256**2),
+    "TPU v5 lite": _tpu(197, 16, 819, 200, multipliers=4 * 128**2),
+    "TPU v5e": _tpu(197, 16, 819, 200, multipliers=4 * 128**2),
+    "TPU v5": _tpu(459, 95.74, 2765, 600, multipliers=8 * 128**2),
+    "TPU v5p": _tpu(459, 95.74, 2765, 600, multipliers=8 * 128**2),
+    "TPU v6 lite": _tpu(918, 32, 1638, 400, multipliers=4 * 256**2),
+    "TPU v6e": _tpu(918, 32, 1638, 400, multipliers=4 * 256**2),
     "TPU7x": _tpu(2307 / 2, 192 / 2),
     # NVIDIA Blackwell data sheet, HGX B200 and GB200 NVL72, a GPU; half of the figure with sparsity.
     "NVIDIA GB200": _gpu(5000 / 2, 186),
     "NVIDIA B200": _gpu(4500 / 2, 180),
     # NVIDIA data sheets of GH200, H200 and H100; half of the figures with sparsity. Links: half of NVLink's figure,
-    # which counts both directions. Networks: of NVIDIA's DGX H100 and H200, eight ports of 400 Gb/s for eight GPUs.
+    # which counts both directions.
     "NVIDIA GH200 480GB": _gpu(1979 / 2, 96),
-    "NVIDIA H200": _gpu(1979 / 2, 141, 4800, 900 / 2, 400 / 8),
+    "NVIDIA H200": _gpu(1979 / 2, 141, 4800, 900 / 2),
     "NVIDIA H200 NVL": _gpu(1671 / 2, 141),
-    "NVIDIA H100 80GB HBM3": _gpu(1979 / 2, 80, 3350, 900 / 2, 400 / 8),
+    "NVIDIA H100 80GB HBM3": _gpu(1979 / 2, 80, 3350, 900 / 2),
     "NVIDIA H100 NVL": _gpu(1671 / 2, 94),
     "NVIDIA H100 PCIe": _gpu(1513 / 2, 80),
-    # NVIDIA A100 data sheet: the same for all four. Network: that of a DGX A100, eight ports of 200 Gb/s.
-    "NVIDIA A100-SXM4-80GB": _gpu(312, 80, 2039, 600 / 2, 200 / 8),
+    # NVIDIA A100 data sheet: the same for all four.
+    "NVIDIA A100-SXM4-80GB": _gpu(312, 80, 2039, 600 / 2),
     "NVIDIA A100-SXM4-40GB": _gpu(312, 40),
     "NVIDIA A100 80GB PCIe": _gpu(312, 80),
     "NVIDIA A100-PCIE-40GB": _gpu(312, 40),

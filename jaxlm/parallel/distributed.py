@@ -64,14 +64,15 @@ def start() -> None:
     jax.config.update("jax_enable_preemption_service", False)  # its handler would take SIGTERM from ours
     host = _cluster.coordinator.rpartition(":")[0]
     address = _member.meet("JAX's coordinator", f"{host}:{_free_port()}")
+    port = address.rpartition(":")[2]
     jax.distributed.initialize(
-        address,
+        f"localhost:{port}" if _cluster.process == 0 else address,  # as in `join`
         _cluster.processes,
         _cluster.process,
         _cluster.local_devices,
         cluster_detection_method="deactivate",
         heartbeat_timeout_seconds=_HEARTBEAT_S,
-        coordinator_bind_address=f"[::]:{address.rpartition(':')[2]}",
+        coordinator_bind_address=f"[::]:{port}",
     )
 
 

@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxlm.config import Dtype, MeshSettings
 from jaxlm.errors import UserError
+from jaxlm.parallel.chips import CHIPS
 
 ROW_AXES = ("replica", "data", "fsdp")
 
@@ -198,9 +199,12 @@ def fetch_rows(array: jax.Array) -> np.ndarray:
 
 
 def compute_dtype(setting: Dtype, mesh: Mesh) -> Any:
-    """`auto` is bfloat16 where the hardware multiplies it (TPU, GPU) and float32 on CPU."""
+    """`auto` is bfloat16 where the hardware multiplies it (TPUs, GPUs since A100) and float32 elsewhere."""
     if setting == "auto":
-        return jnp.float32 if mesh.devices.flat[0].platform == "cpu" else jnp.bfloat16
+        device = mesh.devices.flat[0]
+        chip = CHIPS.get(device.device_kind)
+        lacks_it = device.platform == "cpu" or (chip is not None and "bfloat16" not in chip.dtypes)
+        return jnp.float32 if lacks_it else jnp.bfloat16
     return jnp.dtype(setting)
 
 

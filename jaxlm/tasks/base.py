@@ -34,6 +34,17 @@ class Outputs:
     by_token: Any = dataclasses.field(default_factory=dict)  # `[rows, length, ...]`, to be collected by token
 
 
+def model_inputs(batch: DeviceBatch) -> dict[str, jax.Array]:
+    """What every model takes of a packed batch, by the names of its arguments."""
+    return {
+        "input_ids": batch["input_ids"],
+        "token_type_ids": batch["token_type_ids"],
+        "position_ids": batch["positions"],
+        "segment_ids": batch["segment_ids"],
+        "example_ids": batch["example_ids"],
+    }
+
+
 class Task(abc.ABC):
     """One way to use a BERT. A new task is a file with a subclass and a line in `jaxlm.tasks.TASKS`."""
 

@@ -18,7 +18,7 @@ from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, Pooling, SentenceEncoder
 from jaxlm.models.embedding import unit
-from jaxlm.tasks.base import DeviceBatch, Metrics, Outputs, Task
+from jaxlm.tasks.base import DeviceBatch, Metrics, Outputs, Task, model_inputs
 from jaxlm.tasks.pairs import contrastive_losses, cosent_loss, cosines, pair_metrics, score_metrics
 from jaxlm.training.flops import train_flops
 
@@ -233,13 +233,7 @@ print(model.similarity(vectors, vectors))"""
 def sentence_vectors(model: Any, batch: DeviceBatch, dropout_key: jax.Array | None) -> jax.Array:
     """The vectors of a packed batch's texts, `[rows, slots, hidden]`."""
     return model(
-        batch["input_ids"],
-        token_type_ids=batch["token_type_ids"],
-        position_ids=batch["positions"],
-        segment_ids=batch["segment_ids"],
-        pool_positions=batch["pool_positions"],
-        example_ids=batch["example_ids"],
-        dropout_key=dropout_key,
+        **model_inputs(batch), pool_positions=batch["pool_positions"], dropout_key=dropout_key
     ).sentence_embedding
 
 

@@ -17,7 +17,7 @@ from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, BertForIntentAndSlots, IntentAndSlotsOutput
 from jaxlm.models.weights import is_writer
-from jaxlm.tasks.base import DeviceBatch, Metrics, Outputs
+from jaxlm.tasks.base import DeviceBatch, Metrics, Outputs, model_inputs
 from jaxlm.tasks.classification import in_order, listing
 from jaxlm.tasks.entity_scores import accuracy, entity_scores
 from jaxlm.tasks.token_classification import (
@@ -86,15 +86,7 @@ class IntentAndSlots(TokenClassification):
         return dataclasses.replace(examples, targets={"intents": intents}, remarks=remarks), truncated
 
     def _outputs(self, model: Any, batch: DeviceBatch, dropout_key: jax.Array | None) -> IntentAndSlotsOutput:
-        return model(
-            batch["input_ids"],
-            token_type_ids=batch["token_type_ids"],
-            position_ids=batch["positions"],
-            segment_ids=batch["segment_ids"],
-            pool_positions=batch["pool_positions"],
-            example_ids=batch["example_ids"],
-            dropout_key=dropout_key,
-        )
+        return model(**model_inputs(batch), pool_positions=batch["pool_positions"], dropout_key=dropout_key)
 
     def loss_weights(self, batch: DeviceBatch) -> jax.Array:
         return jnp.stack([labelled(batch["tags"]).sum(), labelled(batch["intents"]).sum()])

@@ -18,7 +18,7 @@ from jaxlm.data.sources import Table, read_table
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, BertForMaskedLM, BertForPreTraining
-from jaxlm.tasks.base import DeviceBatch, Metrics, Outputs, Task
+from jaxlm.tasks.base import DeviceBatch, Metrics, Outputs, Task, model_inputs
 from jaxlm.training.flops import train_flops
 
 
@@ -121,19 +121,12 @@ class MaskedLM(Task):
     ) -> tuple[jax.Array, Any]:
         """Logits of the masked tokens, or with `labels` their losses; and logits of what follows (None without
         next-sentence prediction)."""
-        inputs = {
-            "token_type_ids": batch["token_type_ids"],
-            "position_ids": batch["positions"],
-            "segment_ids": batch["segment_ids"],
-            "predict_positions": batch["predict_positions"],
-            "predict_labels": labels,
-            "example_ids": batch["example_ids"],
-            "dropout_key": dropout_key,
-        }
+        predict = {"predict_positions": batch["predict_positions"], "predict_labels": labels}
+        inputs = model_inputs(batch) | predict | {"dropout_key": dropout_key}
         if not self.next_sentence:
-            output = model(batch["input_ids"], **inputs)
+            output = model(**inputs)
             return output.logits if labels is None else output.losses, None
-        output = model(batch["input_ids"], pool_positions=batch["pool_positions"], **inputs)
+        output = model(**inputs, pool_positions=batch["pool_positions"])
         predicted = output.prediction_logits if labels is None else output.prediction_losses
         return predicted, output.seq_relationship_logits
 

@@ -16,7 +16,7 @@ from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, BertForQuestionAnswering
 from jaxlm.tasks.answer_spans import Candidate, Candidates, find_answers
-from jaxlm.tasks.base import DeviceBatch, Metrics, Outputs, Task
+from jaxlm.tasks.base import DeviceBatch, Metrics, Outputs, Task, model_inputs
 from jaxlm.tasks.question_windows import SPECIAL_TOKENS, Tokenized, Windows, answer_tokens, make_windows, targets
 from jaxlm.tasks.squad_scores import best_threshold, score
 from jaxlm.training.flops import train_flops
@@ -82,8 +82,7 @@ class QuestionAnswering(Task):
         return settings | {"unanswerable": self.unanswerable, "null_threshold": self.null_threshold}
 
     def configure(self, config: BertConfig) -> BertConfig:
-        # transformers gives the head as many outputs as there are labels: start and end.
-        return dataclasses.replace(config, id2label={0: "LABEL_0", 1: "LABEL_1"}, problem_type=None)
+        return dataclasses.replace(config, problem_type=None)
 
     def examples(self, table: Table, *, training: bool = False) -> tuple[Examples, int]:
         """Windows; those of a question follow each other. Their `records` are `Windows`.
@@ -138,14 +137,7 @@ class QuestionAnswering(Task):
 
     def _logits(self, model: Any, batch: DeviceBatch, dropout_key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """Of each token as the answer's first, and as its last: `[rows, length]` each."""
-        return model(
-            batch["input_ids"],
-            token_type_ids=batch["token_type_ids"],
-            position_ids=batch["positions"],
-            segment_ids=batch["segment_ids"],
-            example_ids=batch["example_ids"],
-            dropout_key=dropout_key,
-        )
+        return model(**model_inputs(batch), dropout_key=dropout_key)
 
     def loss_weights(self, batch: DeviceBatch) -> jax.Array:
         return batch["example_weights"].sum()
@@ -254,7 +246,7 @@ spans = inputs.pop("offset_mapping")[0]
 with torch.no_grad():
     outputs = model(**inputs)
 scores = outputs.start_logits[0, :, None] + outputs.end_logits[0, None, :]
-inside = (inputs["token_type_ids"][0] == 1) & (inputs["input_ids"][0] != tokenizer.sep_token_id)
+inside = torch.tensor([part == 1 for part in inputs.sequence_ids()])
 scores = scores.masked_fill(~(inside[:, None] & inside[None, :]).triu(), float("-inf"))
 start, end = divmod(int(scores.argmax()), scores.shape[1])
 answer = context[spans[start, 0] : spans[end, 1]]"""

@@ -84,7 +84,8 @@ def make_windows(
     offsets = np.zeros(len(places) + 1, np.int64)
     np.cumsum(before + counts + 1, out=offsets[1:])
     within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
-    types = (within >= np.repeat(before, np.diff(offsets))).astype(np.int8)
+    is_context = within >= np.repeat(before, np.diff(offsets))
+    types = (is_context & tokenizer.tells_pairs_apart).astype(np.int8)
     spans = [context.spans for context in found.contexts]
     return (
         Windows(table, spans, numbers, firsts, counts, before),

@@ -13,7 +13,7 @@ from jaxlm.data.token_cache import encode
 from jaxlm.data.tokenizer import Encoded
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, BertForSequenceClassification
-from jaxlm.tasks.base import DeviceBatch, Outputs, Task
+from jaxlm.tasks.base import DeviceBatch, Outputs, Task, model_inputs
 from jaxlm.training.flops import train_flops
 
 
@@ -59,15 +59,7 @@ class SequenceTask(Task):
 
     def logits(self, model: Any, batch: DeviceBatch, dropout_key: jax.Array | None) -> jax.Array:
         """`[rows, slots, outputs]`."""
-        return model(
-            batch["input_ids"],
-            token_type_ids=batch["token_type_ids"],
-            position_ids=batch["positions"],
-            segment_ids=batch["segment_ids"],
-            pool_positions=batch["pool_positions"],
-            example_ids=batch["example_ids"],
-            dropout_key=dropout_key,
-        ).logits
+        return model(**model_inputs(batch), pool_positions=batch["pool_positions"], dropout_key=dropout_key).logits
 
     @abc.abstractmethod
     def losses(self, logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -21,7 +21,7 @@ from jaxlm.data.words import WordTable, raw_texts, word_table
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, BertForTokenClassification
 from jaxlm.models.hub import PretrainedModel
-from jaxlm.tasks.base import DeviceBatch, Metrics, Outputs, Task
+from jaxlm.tasks.base import DeviceBatch, Metrics, Outputs, Task, model_inputs
 from jaxlm.tasks.classification import listing
 from jaxlm.tasks.entity_scores import accuracy, entity_scores, tag_scores
 from jaxlm.training.flops import train_flops
@@ -132,14 +132,7 @@ class TokenClassification(Task):
 
     def _logits(self, model: Any, batch: DeviceBatch, dropout_key: jax.Array | None) -> jax.Array:
         """`[rows, length, tags]`."""
-        return model(
-            batch["input_ids"],
-            token_type_ids=batch["token_type_ids"],
-            position_ids=batch["positions"],
-            segment_ids=batch["segment_ids"],
-            example_ids=batch["example_ids"],
-            dropout_key=dropout_key,
-        ).logits
+        return model(**model_inputs(batch), dropout_key=dropout_key).logits
 
     def loss_weights(self, batch: DeviceBatch) -> jax.Array:
         return labelled(batch["tags"]).sum()

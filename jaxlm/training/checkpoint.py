@@ -34,8 +34,7 @@ class Checkpoints:
     def __init__(self, directory: Path):
         self._chosen = _Chosen()
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(1), self._chosen]),
-            enable_async_checkpointing=True,
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(1), self._chosen])
         )
         self._directory = directory.absolute()
         self._manager = ocp.CheckpointManager(self._directory, options=options)

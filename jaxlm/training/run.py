@@ -142,13 +142,14 @@ def _report(config: Config, workdir: Path, summary: dict[str, Any], console: Con
         console.say(f"held-out {metric}, without pre-training:  {scratch[metric]:.3f}")
         if "majority_accuracy" in metrics:
             console.say(f"held-out accuracy, always the majority:   {metrics['majority_accuracy']:.3f}")
-    if config.task != "masked_lm" and judged and (workdir / "model").is_dir():
+    has_model = distributed.of_first("model is there", (workdir / "model").is_dir())
+    if config.task != "masked_lm" and judged and has_model:
         _show_predictions(config, workdir / "model", judged, console)
     runs = [summary, *(summary[name] for name in ("pretrain", "from_scratch") if name in summary)]
     console.say(f"training took {duration(sum(of['train']['wall_s'] for of in runs))} "
                 f"({summary['train']['tokens_per_second']:.0f} tokens/s while it trained)")  # fmt: skip
     console.say(f"loss curve: {workdir / 'loss.png'}")
-    if not (workdir / "model").is_dir():
+    if not has_model:
         console.say(
             f"model: no longer in {workdir}; without {workdir / 'summary.json'}, the same command writes it again"
         )

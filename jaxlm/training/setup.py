@@ -20,6 +20,7 @@ from jaxlm.data.loader import Batches, Examples, make_batches
 from jaxlm.data.part_batches import PartBatches, PartsInTurn
 from jaxlm.data.sources import Table, counted
 from jaxlm.data.tokenizer import TextTokenizer
+from jaxlm.embed import check_ids
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, hub
 from jaxlm.models.multi_task import SharedConfig, shape_of_head
@@ -158,7 +159,7 @@ def _read_tables(config: Config) -> dict[str, Table]:
     tables: dict[str, Table] = {}
     for split in ("train", "dev", "test"):
         if (spec := getattr(config.data, split)) is not None:
-            known = tables["train"].known_labels if tables else frozenset()
+            known = tables["train"].known_labels.union(tables["train"].label_names or ()) if tables else frozenset()
             tables[split] = TASKS[config.task].read(spec, split, config.data, known_labels=known)
     return tables
 
@@ -350,6 +351,7 @@ def _shape(
 def _batches(
     config: Config, task: Task, mesh: Mesh, shape: BertConfig, examples: Examples, split: str, steps: int
 ) -> Batches:
+    check_ids(shape, task.tokenizer, examples.input_ids, examples.token_type_ids)
     training = split == "train"
     micro_batches = config.train.micro_batches if training else 1
     process, processes = row_slice(mesh)

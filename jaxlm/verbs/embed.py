@@ -85,11 +85,11 @@ def run(arguments: list[str]) -> int:
                         max_length=args.data.max_length or None)  # fmt: skip
     distributed.agree("texts", digest(texts))
     if args.output:
-        rows = Path(f"{args.output}.rows")
-        if jax.process_index() == 0:
-            rows.unlink(missing_ok=True)  # of an earlier run
         write_vectors(Path(args.output), texts, embedder, console)
-        if places is not None and jax.process_index() == 0:
+        rows = Path(f"{args.output}.rows")
+        if places is None and jax.process_index() == 0:
+            rows.unlink(missing_ok=True)  # of an earlier run
+        elif places is not None and jax.process_index() == 0:
             write_atomically(rows, "".join(f"{place}\n" for place in places))
             console.say(f"{rows}: which rows the vectors are of, as some are left out")
     else:

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from jaxlm.config import Config, MeshSettings
+from jaxlm.config import Config, DataSettings, MeshSettings
 from jaxlm.config_changes import flatten
 from jaxlm.config_checks import validate
 from jaxlm.errors import UserError
@@ -54,20 +54,31 @@ def run(arguments: list[str]) -> int:
 
 def _own_data(config: Config, given: Config) -> tuple[Config, list[str]]:
     """The dev and test split of a preset's data set are not those of a person's own training data: they are left out,
-    unless they are asked for with the split's name. Returns what is to be said of it, too."""
+    unless they are asked for with the split's name; of a part likewise. Returns what is to be said of it, too."""
+    data, said = _own_splits(config.data, given.data, "data")
+    theirs, parts = {part.name: part for part in given.parts}, []
+    for part in config.parts:
+        if part.name in theirs:
+            own, of_part = _own_splits(part.data, theirs[part.name].data, f"parts.{part.name}.data")
+            part, said = dataclasses.replace(part, data=own), said + of_part
+        parts.append(part)
+    return dataclasses.replace(config, data=data, parts=tuple(parts)), said
+
+
+def _own_splits(own: DataSettings, given: DataSettings, name: str) -> tuple[DataSettings, list[str]]:
     from jaxlm.data.schemes import is_scheme
 
-    own, theirs = config.data.train, given.data.train
-    if own == theirs or own is None or is_scheme(own) or theirs is None or not is_scheme(theirs):
-        return config, []
+    theirs = given.train
+    if own.train in (theirs, None) or is_scheme(str(own.train)) or theirs is None or not is_scheme(theirs):
+        return own, []
     said = []
     for split in ("dev", "test"):
-        spec = getattr(config.data, split)
-        if spec is not None and spec == getattr(given.data, split) and spec.split(":")[:2] == theirs.split(":")[:2]:
+        spec = getattr(own, split)
+        if spec is not None and spec == getattr(given, split) and spec.split(":")[:2] == theirs.split(":")[:2]:
             none: dict[str, Any] = {split: None}
-            config = dataclasses.replace(config, data=dataclasses.replace(config.data, **none))
-            said.append(f"--data.train is your own, so the preset's --data.{split} {spec} is left out")
-    return config, said
+            own = dataclasses.replace(own, **none)
+            said.append(f"--{name}.train is your own, so the preset's --{name}.{split} {spec} is left out")
+    return own, said
 
 
 def _check_files(config: Config) -> None:

@@ -11,12 +11,13 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from jaxlm.config import DataSettings
+from jaxlm.config import Config, DataSettings
 from jaxlm.data.files import read_rows
 from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.tasks import TASKS
+from jaxlm.training.setup import _read_tables
 
 
 def write(path: Path, content: str) -> Path:
@@ -560,6 +561,32 @@ def test_columns_of_0_and_1_are_labels_by_their_names(tmp_path: Path) -> None:
     lines = [{"text": "a", "joy": 1, "fear": False}, {"text": "b", "joy": 0, "fear": False}]
     found = read("multi_label", write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, lines))))
     assert found.labels == [("joy",), ()]
+
+
+def test_labels_that_are_columns_are_read_from_dev_whether_train_has_them_or_not(tmp_path: Path) -> None:
+    """A label that is in no row of train is one of the model's outputs all the same."""
+    train = ["text,toxic,threat", "you fool,1,0", "thanks,0,0"]
+    dev = ["text,toxic,threat,replies", "i find you,1,1,1", "thanks,0,0,0", "hm,0,1,0"]
+    paths = [str(write(tmp_path / f"{name}.csv", "\n".join(rows))) for name, rows in (("train", train), ("dev", dev))]
+    config = Config(task="multi_label", data=DataSettings(train=paths[0], dev=paths[1]))
+    assert _read_tables(config)["dev"].labels == [("toxic", "threat"), (), ("threat",)]
+    write(tmp_path / "dev.csv", "\n".join(dev).replace("threat", "Threat!"))
+    with pytest.raises(UserError, match=r"dev.csv: each label has a column of its own, and there is none for threat"):
+        _read_tables(config)
+    write(tmp_path / "dev.csv", "\n".join(dev).replace("i find you,1,1", "i find you,1,2"))
+    with pytest.raises(UserError, match=r"dev.csv, line 2: neither 0 nor 1 for a label \(threat\)"):
+        _read_tables(config)
+
+
+@pytest.mark.parametrize("task", ["classification", "ranking"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_rows_of_a_json_list_are_all_of_a_kind(tmp_path: Path, task: str, turned: bool) -> None:
+    names = {"classification": ("text", "label"), "ranking": ("query", "passage")}[task]
+    rows = [dict(zip(names, ("one", "two"), strict=True)), ["three", "four"], dict(zip(names, ("a", "b"), strict=True))]
+    path = write(tmp_path / "a.json", json.dumps(rows[1:] + rows[:1] if turned else rows))
+    kind = "an object among lists" if turned else "a list among objects"
+    with pytest.raises(UserError, match=f"item 2: {kind}"):
+        read(task, path)
 
 
 @pytest.mark.parametrize("task", ["ranking", "embedding"])

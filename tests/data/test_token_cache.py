@@ -57,9 +57,12 @@ def test_whatever_changes_the_tokens_is_another_file(
 ) -> None:
     other = TextTokenizer.train(PAIRS, 60, lowercase=False)
     moved = ["a good filmt", "he plot of a dull ending ünd more", *TEXTS[2:]]  # the same characters, cut elsewhere
+    content = tokenizer.to_json()  # of one that is alike, but for the types of its tokens
+    alike = TextTokenizer.from_json(content | {"settings": content["settings"] | {"model_input_names": ["input_ids"]}})
+    assert alike.sha256 == tokenizer.sha256
     cases = [
         (tokenizer, TEXTS, None, 8), (tokenizer, TEXTS, None, 7), (tokenizer, moved, None, 8), (other, TEXTS, None, 8),
-        (tokenizer, TEXTS, PAIRS, 8), (tokenizer, PAIRS, TEXTS, 8),
+        (tokenizer, TEXTS, PAIRS, 8), (tokenizer, PAIRS, TEXTS, 8), (alike, TEXTS, PAIRS, 8),
         (tokenizer, TEXTS + PAIRS, None, 8), (tokenizer, TEXTS[::-1], None, 8),
     ]  # fmt: skip
     for _ in range(2):

@@ -97,6 +97,19 @@ def test_types_beside_a_frequent_o_are_of_entities_and_neighbours_are_one(tmp_pa
     assert table.remarks == ("tags are types without B- and I-: neighbours of one type are taken as one entity",)
 
 
+def test_types_of_the_model_are_types_however_few_there_are(tmp_path: Path) -> None:
+    path = str(write(tmp_path / "few.txt", "Rowan\tperson-actor\nAtkinson\tperson-actor\nsmiled\tO\n"))
+    known = ["O", "B-person-actor", "I-person-actor", "B-location-GPE"]
+    table = read_words(path, "test", DataSettings(), tags=True, intents=False, known_tags=known)
+    assert table.tags == [["B-person-actor", "I-person-actor", "O"]]
+    with pytest.raises(UserError, match="line 1: a tag that is neither O nor a type after B-"):
+        read_words(path, "test", DataSettings(), tags=True, intents=False, known_tags=known[:1] + known[3:])
+    train = read(write(tmp_path / "train.txt", FEW_NERD))
+    assert read_words(
+        path, "dev", DataSettings(), tags=True, intents=False, known_tags=train.known_labels
+    ).tags == [["B-person-actor", "I-person-actor", "O"]]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "more",
     [

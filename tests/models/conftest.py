@@ -1,11 +1,9 @@
 """Fixtures of the model tests: model directories that transformers wrote, and what jaxlm reads from them."""
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import pytest
 import torch
@@ -13,13 +11,6 @@ import torch
 from .reference import CLASSES, torch_model
 
 torch.set_num_threads(1)  # the models are tiny, and test workers share the cores
-
-
-@pytest.fixture(autouse=True)
-def full_precision() -> Iterator[None]:
-    """Accelerators round the inputs of float32 products by default; the tests' tolerances are those of float32."""
-    with jax.default_matmul_precision("float32"):
-        yield
 
 
 class Checkpoints:

@@ -169,6 +169,7 @@ BROKEN: dict[str, tuple[str, Any, str]] = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_cannot_be_computed_is_refused_by_name(saved: Path, name: str) -> None:
     file, content, message = BROKEN[name]
+    (saved / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False}))
     if content is None:
         (saved / file).unlink()
     else:
@@ -178,9 +179,11 @@ def test_what_cannot_be_computed_is_refused_by_name(saved: Path, name: str) -> N
     assert file.split("/")[-1] in str(error.value)
 
 
-def test_a_lower_case_that_the_tokenizer_has_too_is_no_matter(saved: Path) -> None:
+@pytest.mark.parametrize("stated", [None, {}, {"do_lower_case": True}])  # BERT's tokenizers do by default
+def test_a_lower_case_that_the_tokenizer_has_too_is_no_matter(saved: Path, stated: dict[str, bool] | None) -> None:
     (saved / "sentence_bert_config.json").write_text(json.dumps({"do_lower_case": True, "max_seq_length": 12}))
-    (saved / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
+    if stated is not None:
+        (saved / "tokenizer_config.json").write_text(json.dumps(stated))
     pooling = SentenceEncoder.read_config(saved).pooling
     assert pooling is not None
     assert pooling.max_length == 12

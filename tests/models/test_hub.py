@@ -22,6 +22,7 @@ from jaxlm.models import (
     BertConfig,
     BertForMaskedLM,
     BertForPreTraining,
+    BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
     BertModel,
@@ -113,13 +114,22 @@ def test_what_is_saved_opens_in_the_transformers_class_of_the_same_name(
 def test_what_is_saved_equals_what_transformers_saves(
     class_name: str, checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
-    shape = "erf" if class_name == "BertForQuestionAnswering" else "tanh"  # it takes two labels, start and end
+    shape = "erf" if class_name == "BertForQuestionAnswering" else "tanh"  # transformers gives it an output a label
     checkpoints.model(class_name, shape).save_pretrained(tmp_path)
     found, original = tensors_of(tmp_path), tensors_of(checkpoints.directory(class_name, shape))
     assert found.keys() == original.keys()
     for name, tensor in original.items():
         torch.testing.assert_close(found[name], tensor, rtol=0, atol=0)
     assert json.loads((tmp_path / "config.json").read_text())["architectures"] == [class_name]
+
+
+def test_a_question_answering_model_made_of_one_with_other_labels_opens_in_transformers(
+    checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    directory = checkpoints.directory("BertForSequenceClassification", "relu")  # of three labels
+    BertForQuestionAnswering.from_pretrained(directory).save_pretrained(tmp_path)
+    opened = transformers.BertForQuestionAnswering.from_pretrained(tmp_path)
+    assert opened.qa_outputs.weight.shape == (2, SHAPES["relu"].hidden_size)
 
 
 def test_the_class_that_transformers_chooses_for_a_saved_directory_is_ours(
@@ -295,7 +305,7 @@ def test_a_missing_head_is_initialised_as_the_config_says_and_logged(
     with caplog.at_level(logging.INFO, logger="jaxlm"):
         found = load(BertForSequenceClassification, directory)
     assert [record.getMessage() for record in caplog.records if record.name == "jaxlm"] == [
-        f"{directory} has no classifier and no pooler: initialised at random",
+        f"{directory} has no classifier and no pooler that serves here: initialised at random",
         f"{directory}: not used here: masked-LM head",
     ]
     for name in ("classifier", "bert.pooler"):
@@ -304,6 +314,29 @@ def test_a_missing_head_is_initialised_as_the_config_says_and_logged(
         assert abs(kernel.std() / deviation - 1) < 5 / np.sqrt(2 * kernel.size)
         assert abs(kernel.mean()) < 5 * deviation / np.sqrt(kernel.size)
         np.testing.assert_array_equal(found[f"{name}.bias"], 0)
+
+
+def test_who_sets_up_no_log_is_warned_of_a_random_head(
+    checkpoints: Checkpoints, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):  # as Python has it by itself
+        BertForSequenceClassification.from_pretrained(checkpoints.directory("BertForSequenceClassification"))
+        assert not caplog.records
+        BertForTokenClassification.from_pretrained(checkpoints.directory("BertForSequenceClassification"))
+    (record,) = caplog.records
+    assert (record.levelname, "no classifier that serves here" in record.getMessage()) == ("WARNING", True)
+
+
+def test_a_model_is_loaded_with_changes_to_its_config(checkpoints: Checkpoints) -> None:
+    directory = checkpoints.directory("BertForSequenceClassification", "relu")
+    labels = dict(enumerate("abcde"))
+    model = BertForSequenceClassification.from_pretrained(
+        directory, new_heads=True, id2label=labels, remat="dots", scan_layers=True
+    )
+    assert (model.config.id2label, model.config.remat, model.config.scan_layers) == (labels, "dots", True)
+    assert model(jnp.ones((1, 4), int)).logits.shape == (1, 5)
+    with pytest.raises(TypeError, match="num_label"):
+        BertForSequenceClassification.from_pretrained(directory, num_label=5)
 
 
 def test_a_missing_head_depends_on_the_key_and_the_rest_does_not(checkpoints: Checkpoints) -> None:
@@ -429,6 +462,14 @@ def test_a_decoder_that_is_not_tied_is_refused(name: str, writer: Writer) -> Non
     tensors[name][3] += 1
     with pytest.raises(CheckpointError, match=f"{name} differs from .*tied decoders only"):
         load(BertForMaskedLM, writer.safetensors(tensors))
+
+
+@pytest.mark.parametrize("name", ["cls.predictions.decoder.weight", "cls.predictions.decoder.bias"])
+def test_a_decoder_that_is_not_tied_is_no_matter_to_models_without_one(name: str, writer: Writer) -> None:
+    tensors = with_tied_decoder(writer.tensors)
+    tied = load(BertModel, writer.safetensors(tensors))
+    tensors[name][3] += 1
+    assert_equal(load(BertModel, writer.safetensors(tensors)), tied)
 
 
 def test_a_config_of_another_architecture_is_refused(writer: Writer) -> None:

@@ -1,5 +1,6 @@
 """The products with gradients written out are those of automatic differentiation."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -7,14 +8,30 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
-from jaxlm.models import placement, products
+from jaxlm.models import (
+    BertForMaskedLM,
+    BertForPreTraining,
+    BertForSequenceClassification,
+    SentenceEncoder,
+    placement,
+    products,
+)
+from jaxlm.models.hub import PretrainedModel
 from jaxlm.models.products import affine, decoder_cross_entropy, multiply, project_to_heads
 from jaxlm.parallel.collectives import collectives
 from jaxlm.parallel.mesh import by_rows, in_context, make_mesh, replicated
 
-from .reference import relative_error
+from .reference import SHAPES, relative_error
+
+
+@pytest.fixture(autouse=True)
+def full_precision() -> Iterator[None]:
+    """The plain products compared with are float32's, as ours are by themselves."""
+    with jax.default_matmul_precision("float32"):
+        yield
 
 
 def draw(*shape: int, seed: int = 0) -> jax.Array:
@@ -149,3 +166,49 @@ def test_what_is_projected_to_heads_on_a_tpu_is_what_the_matrix_gives() -> None:
         np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-5)
     rounded = [value.astype(jnp.bfloat16) for value in (x, kernel, bias)]
     assert [gradient.dtype for gradient in jax.grad(one, argnums=(0, 1, 2))(*rounded)] == ["bfloat16"] * 3
+
+
+def products_of(program: Any) -> list[Any]:
+    """All matrix products of a jaxpr, those inside of its parts too."""
+    found = [equation for equation in program.eqns if equation.primitive.name == "dot_general"]
+    parts = [value for equation in program.eqns for value in jax.tree.leaves(equation.params, is_leaf=_is_jaxpr)]
+    return found + [item for part in parts if _is_jaxpr(part) for item in products_of(getattr(part, "jaxpr", part))]
+
+
+def _is_jaxpr(value: Any) -> bool:
+    return hasattr(value, "eqns") or hasattr(value, "jaxpr")
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("platform", ["tpu", "gpu", "cpu"])
+def test_products_of_float32_are_asked_for_in_float32(platform: str, dtype: Any) -> None:
+    """Of whole models, forward and backward: a TPU takes bfloat16 for them by default, a GPU TF32."""
+    config = SHAPES["relu"]
+    ids = jnp.ones((2, 8), jnp.int32)
+    places = jnp.zeros((2, 3), jnp.int32)
+
+    def program(model: type[PretrainedModel], **arguments: Any) -> Any:
+        graphdef, state = nnx.split(nnx.eval_shape(lambda: model(config, dtype=dtype, rngs=nnx.Rngs(0))))
+
+        def total(state: Any) -> jax.Array:
+            outputs = nnx.merge(graphdef, state)(ids, dropout_key=jax.random.key(0), **arguments)
+            return sum(output.astype(jnp.float32).sum() for output in outputs)
+
+        return jax.make_jaxpr(jax.grad(total))(state).jaxpr
+
+    device = AbstractDevice(device_kind="any", num_cores=None, platform=platform)
+    mesh = AbstractMesh((1,), ("data",), (AxisType.Auto,), abstract_device=device)
+    with jax.default_matmul_precision(None), jax.sharding.use_abstract_mesh(mesh):
+        programs = [
+            program(BertForPreTraining),
+            program(BertForMaskedLM, predict_positions=places, predict_labels=places),
+            program(BertForSequenceClassification, pool_positions=places),
+            program(SentenceEncoder, pool_positions=places),
+        ]
+    products = [equation for of in programs for equation in products_of(of)]
+    asked = {equation.params["precision"] for equation in products if equation.invars[0].aval.dtype == jnp.float32}
+    highest = (jax.lax.Precision.HIGHEST,) * 2
+    assert len(products) > 100
+    assert asked <= ({highest, None} if platform == "cpu" else {highest})
+    others = {equation.params["precision"] for equation in products if equation.invars[0].aval.dtype == jnp.bfloat16}
+    assert others <= {None, highest}

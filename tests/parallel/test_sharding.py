@@ -25,7 +25,7 @@ from jaxlm.models import (
     SentenceEncoder,
 )
 from jaxlm.parallel import mesh as meshes
-from jaxlm.parallel.mesh import arrange, mesh_for
+from jaxlm.parallel.mesh import arrange, compute_dtype, mesh_for
 from jaxlm.parallel.sharding import check_model, parameter_spec, put_params
 from jaxlm.training.setup import set_up
 
@@ -137,6 +137,22 @@ class FakeDevice:
     platform: str = "gpu"
     device_kind: str = "fake"
     process_index: int = 0
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype"),
+    [
+        (FakeDevice(0, 0, "cpu"), "float32"),
+        (FakeDevice(0, 0, "tpu", "TPU v5 lite"), "bfloat16"),
+        (FakeDevice(0, 0, "gpu", "NVIDIA H200"), "bfloat16"),
+        (FakeDevice(0, 0, "gpu", "a GPU to come"), "bfloat16"),
+        (FakeDevice(0, 0, "gpu", "Tesla T4"), "float32"),
+    ],
+)
+def test_products_are_in_bfloat16_where_a_device_multiplies_it(device: FakeDevice, dtype: str) -> None:
+    mesh: Any = SimpleNamespace(devices=np.array([device]))
+    assert compute_dtype("auto", mesh) == dtype
+    assert compute_dtype("bfloat16", mesh) == "bfloat16"
 
 
 def test_slices_become_the_outermost_axis_and_no_other_axis_leaves_one() -> None:

@@ -228,6 +228,16 @@ def test_whether_others_models_may_say_nothing_is_told_by_the_questions(prepared
         assert task.unanswerable == may
 
 
+def test_a_tokenizer_without_token_types_gives_questions_none(prepared: Prepared, films: Path) -> None:
+    """As in transformers, by `model_input_names`."""
+    table = read_questions(str(films), "train", STAGE.data)
+    content = prepared.task.tokenizer.to_json()
+    for names, types in ((["input_ids", "token_type_ids"], True), (["input_ids"], False)):
+        told = content | {"settings": content["settings"] | {"model_input_names": names}}
+        task = QuestionAnswering(STAGE, TextTokenizer.from_json(told))
+        assert task.examples(table)[0].token_type_ids.any() == types
+
+
 def test_of_several_answers_the_first_is_learnt(prepared: Prepared) -> None:
     table = QuestionTable(
         "train.json", ["Who made it?"], ["Ada Okoye or Omar Haddad"], None, ["one"], ids=["1"],
