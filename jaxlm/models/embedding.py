@@ -20,6 +20,7 @@ from jaxlm.models.bert import BertModel, Inputs
 from jaxlm.models.config import BertConfig, CheckpointError, Pooling, PoolingMode
 from jaxlm.models.heads import first_tokens
 from jaxlm.models.hub import PretrainedModel
+from jaxlm.models.products import precision_of
 from jaxlm.models.weights import MAX_SHARD_SIZE, is_writer, replace_file
 
 log = logging.getLogger("jaxlm")
@@ -96,8 +97,8 @@ def _means(hidden: jax.Array, segment_ids: jax.Array, first: jax.Array) -> jax.A
     """The mean over each example's tokens: `[rows, n, hidden]` of `hidden [rows, length, hidden]`, in float32."""
     segments = jnp.maximum(gather_tokens(segment_ids, first), 1)  # rows that are padded on the left start with 0
     own = (segment_ids[:, None, :] == segments[:, :, None]).astype(hidden.dtype)
-    # In full precision: the sum of many tokens would feel the shorter mantissa that accelerators take by default.
-    sums = jnp.einsum("rnl,rlh->rnh", own, hidden, precision="highest", preferred_element_type=jnp.float32)
+    asked = {"precision": precision_of(hidden), "preferred_element_type": jnp.float32}
+    sums = jnp.einsum("rnl,rlh->rnh", own, hidden, **asked)
     return sums / jnp.maximum(own.sum(-1, keepdims=True, dtype=jnp.float32), 1)
 
 

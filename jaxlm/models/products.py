@@ -24,7 +24,7 @@ Split = Literal["inputs", "outputs"] | None  # what of a kernel is split over th
 def precision_of(x: jax.Array) -> jax.lax.Precision | None:
     """What products of `x` are asked for in: those of float32 in float32, for which TPUs would take bfloat16 and GPUs
     TF32 if nothing were said. `jax.default_matmul_precision`, where it is set, decides instead."""
-    said = jax.config.jax_default_matmul_precision is not None
+    said = jax.config.jax_default_matmul_precision is not None  # type: ignore[attr-defined]
     return None if said or x.dtype != jnp.float32 or platform() == "cpu" else jax.lax.Precision.HIGHEST
 
 
