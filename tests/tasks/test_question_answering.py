@@ -234,7 +234,7 @@ def test_a_tokenizer_without_token_types_gives_questions_none(prepared: Prepared
     content = prepared.task.tokenizer.to_json()
     for names, types in ((["input_ids", "token_type_ids"], True), (["input_ids"], False)):
         told = content | {"settings": content["settings"] | {"model_input_names": names}}
-        task = QuestionAnswering(STAGE, TextTokenizer.from_json(told))
+        task = QuestionAnswering(STAGE, TextTokenizer.from_json(told), unanswerable=False)
         assert task.examples(table)[0].token_type_ids.any() == types
 
 
