@@ -94,16 +94,26 @@ class Columns:
         lowered = {name.lower(): column for name, column in self.by_name.items()}
         return next((lowered[name] for name in usual if name in lowered), None)
 
-    def flags(self, rows: Sequence[Row]) -> dict[str, str | int]:
+    def flags(self, rows: Sequence[Row], known_labels: Collection[str] = ()) -> dict[str, str | int]:
         """The columns, by name, that hold nothing but 0 and 1, if there are several: one for each label that may apply,
-        as the Jigsaw data sets have them. A few of their cells may be empty, which is an error of that row."""
-        found = {}
+        as the Jigsaw data sets have them. A few of their cells may be empty, which is an error of that row. Warns of
+        columns that are none of them for a few strange cells."""
+        found, almost = {}, {}
         for name, column in self.by_name.items() if not self.unnamed else ():
             cells = [value_of(row, column) for row in rows]
-            known = sum(flag(cell) is not None for cell in cells)
-            if known > len(cells) / 2 and all(flag(cell) is not None or _is_empty(cell) for cell in cells):
+            odd = [place for place, cell in enumerate(cells) if flag(cell) is None]
+            stray = [place for place in odd if not _is_empty(cells[place])]
+            if len(odd) >= len(cells) / 2:
+                continue
+            if not stray:
                 found[name] = column
-        return found if len(found) > 1 else {}
+            elif len(stray) <= len(cells) / 20 and name not in known_labels:
+                almost[name] = f"{rows[stray[0]].place} ({cells[stray[0]]!r})"
+        if len(found) < 2:
+            return {}
+        for name, where in almost.items():
+            log.warning("%s: column %s is no label: it holds 0 and 1, but for %s", self.source, name, where)
+        return found
 
     def named(self, labels: Collection[str]) -> dict[str, str | int]:
         """The columns of labels that a model or its training data have, whatever is in their cells.

@@ -286,7 +286,7 @@ def _table(
         label = guessed if labelled else None
     flags: dict[str, Any] = {}
     if label_kind == "set" and label is None:
-        flags = columns.flags(good)
+        flags = columns.flags(good, known_labels)
         if any(name in known_labels for name in flags):  # others are about something else
             flags = columns.named(known_labels)
     if label_kind == "set" and label is not None and not known_labels:

@@ -17,6 +17,7 @@ from jaxlm.parallel.collectives import by_kind_and_axes, collectives
 from jaxlm.parallel.mesh import compute_dtype, mesh_over, row_shards
 from jaxlm.parallel.topologies import Topology
 from jaxlm.training.largest_batch import largest_batch
+from jaxlm.training.run import stage_configs
 from jaxlm.training.setup import Setup, set_up
 from jaxlm.training.stand_in import StandIn, stand_in
 
@@ -26,13 +27,11 @@ def single_runs(config: Config, name: str) -> dict[str, Config]:
     stage = config.pretrain
     if stage is None:
         return {name: config}
-    single = dataclasses.replace(config, pretrain=None, compare_from_scratch=False)
-    shared = {item.name: getattr(stage, item.name) for item in dataclasses.fields(stage)}
-    first = dataclasses.replace(single, **shared)
+    runs = stage_configs(dataclasses.replace(config, compare_from_scratch=False), Path())
     kept = ("hidden_dropout", "attention_dropout", "dtype", "layers", "remat", "attention")
     model = dataclasses.replace(stage.model, **{item: getattr(config.model, item) for item in kept})
     data = dataclasses.replace(config.data, tokenizer=stage.data.tokenizer, vocab_size=stage.data.vocab_size)
-    return {"pretrain": first, "finetune": dataclasses.replace(single, model=model, data=data)}
+    return runs | {"finetune": dataclasses.replace(runs["finetune"], model=model, data=data)}
 
 
 class StepSizes:

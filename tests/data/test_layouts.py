@@ -526,6 +526,13 @@ def test_a_cell_without_0_or_1_is_an_error_of_its_row(tmp_path: Path) -> None:
     assert (table.labels, table.label_names) == ([(), ("threat",), ("threat",)], ["toxic", "threat"])
 
 
+def test_a_column_that_is_no_label_for_a_strange_cell_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = ["text,toxic,threat,insult", "you fool,1,0,x", *(f"text {number},0,0,1" for number in range(30))]
+    path = write(tmp_path / "jigsaw.csv", "\n".join(rows))
+    assert read("multi_label", path).label_names == ["toxic", "threat"]
+    assert "column insult is no label: it holds 0 and 1, but for line 2 ('x')" in caplog.text
+
+
 @pytest.mark.parametrize("cell", ["null", "[null]", "NaN", "[NaN, null]"])
 def test_no_list_of_labels_is_not_an_empty_one(tmp_path: Path, cell: str) -> None:
     lines = [
