@@ -237,7 +237,9 @@ def rows_of_a_table(source: str, rows: Iterable[Row], settings: DataSettings, pr
             wider += columns != width
             good.append(row)
         else:
-            problems.report(row, "wrong number of columns", f" ({columns} instead of {width})")
+            harmless = ", which is no harm where --data.text and all others are positions from 0"
+            more = harmless if columns > width else ""
+            problems.report(row, "wrong number of columns", f" ({columns} instead of {width}{more})")
     if not good:
         raise UserError(f"{source}: no rows" if not problems.counts else f"{source}: no row could be read")
     if wider:
