@@ -1,6 +1,20 @@
 """Random numbers by counter: a pure function of a key and of what is numbered, in any order, on any machine."""
 
+import enum
+
 import numpy as np
+
+
+class Purpose(enum.IntEnum):
+    """What a random number of a step is for: part of its key, so that no two things go by the same number."""
+
+    MASK_ORDER = 0
+    MASK_ROUNDING = 1
+    MASK_FATE = 2
+    RANDOM_TOKEN = 3
+    NEW_SPAN = 4
+    PAIR = 5
+    OTHER_ROW = 6
 
 
 def _lowbias32(x: np.ndarray) -> np.ndarray:

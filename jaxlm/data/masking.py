@@ -8,9 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxlm.config import ObjectiveSettings
-from jaxlm.data.hashing import random_bits, uniform
-
-_ORDER, _ROUNDING, _FATE, _RANDOM_TOKEN, _NEW_SPAN = range(5)  # what a random number is for
+from jaxlm.data.hashing import Purpose, random_bits, uniform
 
 
 class Vocabulary(NamedTuple):
@@ -78,7 +76,7 @@ def mask_tokens(
     tokens = np.flatnonzero((batch["segment_ids"].ravel() > 0) & ~special[ids])
     example_ids, positions = batch["example_ids"].ravel()[tokens], batch["positions"].ravel()[tokens]
 
-    def draw(purpose: int, at: np.ndarray) -> np.ndarray:
+    def draw(purpose: Purpose, at: np.ndarray) -> np.ndarray:
         return random_bits((seed, step, purpose), example_ids[at], positions[at])
 
     # Positions begin anew where the same example follows itself: a small corpus fills a batch with copies.
@@ -89,14 +87,14 @@ def mask_tokens(
     lengths = np.diff(words, append=len(tokens))
     units = words
     if settings.mask_unit == "span":
-        units = words[_span_starts(parted[words] | (uniform(draw(_NEW_SPAN, words)) < 0.2), settings.longest_span)]
+        units = words[_span_starts(parted[words] | (uniform(draw(Purpose.NEW_SPAN, words)) < 0.2), settings.longest_span)]
 
     examples = np.flatnonzero(new_example)
     quotas = settings.mask_rate * np.diff(examples, append=len(tokens))
-    rounding = uniform(random_bits((seed, step, _ROUNDING), example_ids[examples]))
+    rounding = uniform(random_bits((seed, step, Purpose.MASK_ROUNDING), example_ids[examples]))
     example = (np.cumsum(new_example) - 1)[words]
     # The order moves words within their example only: `example` and `row` are the same before and after it.
-    order = np.argsort(example.astype(np.uint64) << np.uint64(32) | draw(_ORDER, units), kind="stable")
+    order = np.argsort(example.astype(np.uint64) << np.uint64(32) | draw(Purpose.MASK_ORDER, units), kind="stable")
     sizes = lengths[order]
     before = np.cumsum(sizes) - sizes - examples[example]
     taken = rounding[example] * sizes < quotas[example] - before
@@ -109,9 +107,9 @@ def mask_tokens(
     chosen[order] = taken
     targets = np.flatnonzero(np.repeat(chosen, lengths))
     places = tokens[targets]
-    fate = uniform(draw(_FATE, np.repeat(units, lengths)[targets] if settings.mask_unit == "span" else targets))
+    fate = uniform(draw(Purpose.MASK_FATE, np.repeat(units, lengths)[targets] if settings.mask_unit == "span" else targets))
     ordinary = np.flatnonzero(~special)
-    random = ordinary[draw(_RANDOM_TOKEN, targets) % np.uint32(len(ordinary))]
+    random = ordinary[draw(Purpose.RANDOM_TOKEN, targets) % np.uint32(len(ordinary))]
     hidden = np.where(fate < settings.mask_share + settings.random_share, random, ids[places])
     shown = ids.astype(np.int32)
     shown[places] = np.where(fate < settings.mask_share, vocabulary.special_ids["mask"], hidden)

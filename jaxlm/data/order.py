@@ -68,8 +68,8 @@ class MixedOrder:
         counts[np.argsort(counts - shares, kind="stable")[: self._slots - counts.sum()]] += 1
         self._ends = np.cumsum(counts)
 
-    def rows(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The corpus, and the row within it, at the given places (0, 1, ...) of the order."""
+    def rows(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The corpus, the row within it, and that corpus' epoch, at the given places (0, 1, ...) of the order."""
         key = _mix(np.asarray(self.seed, np.uint64) & _MASK)
         block, place = places // self._slots, places % self._slots
         slot = place
@@ -78,13 +78,13 @@ class MixedOrder:
         corpus = np.searchsorted(self._ends, slot, side="right")
         starts = np.concatenate([[0], self._ends[:-1]])
         ordinal = block * (self._ends - starts)[corpus] + slot - starts[corpus]
-        row = np.empty_like(ordinal)
+        row, epoch = np.empty_like(ordinal), np.empty_like(ordinal)
         for number, size in enumerate(self.sizes):
             here = corpus == number
-            epoch, within = ordinal[here] // size, ordinal[here] % size
-            keys = _mix(_mix(key + np.uint64(number + 1) & _MASK) + epoch.astype(np.uint64) & _MASK)
+            epoch[here], within = np.divmod(ordinal[here], size)
+            keys = _mix(_mix(key + np.uint64(number + 1) & _MASK) + epoch[here].astype(np.uint64) & _MASK)
             row[here] = permute(within, size, keys)
-        return corpus, row
+        return corpus, row, epoch
 
 
 class StratifiedOrder:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from jaxlm.data.digest import digest
-from jaxlm.data.hashing import random_bits, uniform
+from jaxlm.data.hashing import Purpose, random_bits, uniform
 from jaxlm.data.loader import Batch, lay_out
 from jaxlm.data.next_sentence import Pair, pair
 from jaxlm.data.order import MixedOrder
@@ -71,28 +71,30 @@ class RowBatches:
         """Numbers of the windows of text."""
         return range(sum(corpus.windows for corpus in self.corpora))
 
-    def numbers(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """The corpus, and the row within it, of each row of a step that holds text."""
+    def numbers(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The corpus, the row within it, and that corpus' epoch, of each row of a step that holds text."""
         places = self.first_place + (step - self.first_step) * self.batch_size + np.arange(self.batch_size)
         if self.order is not None:
             return self.order.rows(places)
         places = places[places < self._total]
         ends = np.cumsum([len(corpus) for corpus in self.corpora])
         corpus = np.searchsorted(ends, places, side="right")
-        return corpus, places - np.concatenate([[0], ends])[corpus]
+        return corpus, places - np.concatenate([[0], ends])[corpus], np.zeros_like(places)
 
     def __call__(self, step: int) -> Batch:
         """In evaluations pairs and masks are those of step 0, whichever batch a row is in."""
-        corpora, numbers = self.numbers(step)
+        corpora, numbers, epochs = self.numbers(step)
         step = 0 if self.order is None else step
         last = self.rows if self.last_row is None else self.last_row
-        corpora, numbers = corpora[self.first_row : last], numbers[self.first_row : last]
+        corpora, numbers, epochs = (part[self.first_row : last] for part in (corpora, numbers, epochs))
         windows = self._read(corpora, numbers)
         counts = np.array([len(row.about) for row in windows], np.int64)
         row = np.repeat(np.arange(len(windows)), counts)
         slot = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        # Numbered by where it lies in its corpus: positive int32, and the same on any mesh and in any batch.
-        example_ids = (random_bits((self.seed,), corpora[row], numbers[row], slot) >> np.uint32(1)).astype(np.int32)
+        # Numbered by where it lies in its corpus and by the epoch, for a batch larger than its corpus has copies of a
+        # row: positive int32, and the same on any mesh and in any batch.
+        where = corpora[row], numbers[row], slot, epochs[row]
+        example_ids = (random_bits((self.seed,), *where) >> np.uint32(1)).astype(np.int32)
         texts = [text for row_ in windows for text in np.split(row_.tokens, np.cumsum(row_.about["length"])[:-1])]
         if self.marks.ends_sentence is None or not texts:  # a process may have nothing of a split's last rows
             pairs = [Pair(text, text[:0], False) for text in texts]
@@ -136,14 +138,14 @@ class RowBatches:
         """Pairs of a window's own halves, or of its first half and text of another row, drawn anew in each step."""
         assert self.marks.ends_sentence is not None
         sizes = np.array([len(corpus) for corpus in self.corpora])
-        draws = uniform(random_bits((self.seed, step, 2), example_ids[:, None], np.arange(4)[None]))
+        draws = uniform(random_bits((self.seed, step, Purpose.PAIR), example_ids[:, None], np.arange(4)[None]))
         documents = np.concatenate([found.about["document"] for found in windows])
         usable: list[list[np.ndarray]] = [[] for _ in texts]
         bounds = np.searchsorted(row, np.arange(len(windows) + 1)).tolist()
         pending = np.arange(len(windows))  # rows with a text that has none of another document yet
         for attempt in range(_ATTEMPTS):
             corpus = corpora[pending]
-            key = (self.seed, step, 1) if attempt == 0 else (self.seed, step, 1, attempt)
+            key = (self.seed, step, Purpose.OTHER_ROW, attempt)
             others = (random_bits(key, corpus, numbers[pending]) % sizes[corpus]).astype(np.int64)
             for here, other, found in zip(pending.tolist(), others.tolist(), self._read(corpus, others), strict=True):
                 rows = self.corpora[corpora[here]]
@@ -181,7 +183,7 @@ class RowBatches:
 
     def describe_examples(self, step: int, most: int = 3) -> str:
         """Where a step's rows came from, for a message."""
-        corpora, numbers = self.numbers(step)
+        corpora, numbers, _ = self.numbers(step)
         found = [self.corpora[c].describe(int(n)) for c, n in zip(corpora[:most], numbers[:most], strict=True)]
         return "; ".join(found) + (f"; and {len(numbers) - most} more rows" if len(numbers) > most else "")
 

@@ -44,14 +44,15 @@ def test_each_epoch_sees_every_row_once_in_an_order_of_its_own() -> None:
 
 def test_a_mixture_has_its_proportions_at_any_place_and_wastes_no_row() -> None:
     order = MixedOrder([50, 10_000, 700], [1, 6, 3], seed=0)
-    corpus_of, row = order.rows(np.arange(20 * 1024))
+    corpus_of, row, epoch = order.rows(np.arange(20 * 1024))
     for start in range(0, len(row), 1024):
         counts = np.bincount(corpus_of[start : start + 1024], minlength=3)
         np.testing.assert_allclose(counts / 1024, [0.1, 0.6, 0.3], atol=1 / 1024)
     for number, size in enumerate((50, 10_000, 700)):
         seen = np.bincount(row[corpus_of == number], minlength=size)
         assert seen.max() - seen.min() <= 1
-    corpus_again, row_again = order.rows(np.arange(9000, 9100))
+        assert len(set(zip(row[corpus_of == number], epoch[corpus_of == number], strict=True))) == seen.sum()
+    corpus_again, row_again, _ = order.rows(np.arange(9000, 9100))
     np.testing.assert_array_equal(corpus_again, corpus_of[9000:9100])
     np.testing.assert_array_equal(row_again, row[9000:9100])
     assert len(np.flatnonzero(np.diff(corpus_of))) > 5000  # mixed finely, not in runs
@@ -126,8 +127,6 @@ def test_masks_and_pairs_are_drawn_afresh_in_each_epoch(tmp_path: Path) -> None:
     first = int(made.numbers(0)[1][0])
     again = next(step for step in range(made.steps_per_epoch, 3000) if int(made.numbers(step)[1][0]) == first)
     before, after = made(0), made(again)
-    examples = [set(batch["example_ids"][batch["segment_ids"] > 0].tolist()) for batch in (before, after)]
-    assert examples[0] == examples[1]
     assert (before["input_ids"] != after["input_ids"]).any()
     assert (before["predict_positions"] != after["predict_positions"]).any()
 
@@ -202,6 +201,35 @@ def test_half_of_the_second_sentences_come_from_other_documents(tmp_path: Path) 
     real = np.mean([(made(step)["segment_ids"] > 0).sum() for step in range(60)])
     assert made.tokens(0) == pytest.approx(real, rel=0.1)  # the mean, of windows as long as they are without pairs
     assert made.tokens(0) == pytest.approx(16 * rows.tokens / len(rows))
+
+
+def test_masks_do_not_tell_what_follows(tmp_path: Path) -> None:
+    """Of the chosen first tokens as many are hidden in pairs that follow as in those that do not."""
+    data = prepared(tmp_path, objective={"next_sentence": True})
+    made = batches(config(data.directory, objective={"next_sentence": True}, train={"batch_size": 16, "steps": 200}))
+    mask = tokenizer().special_ids["mask"]
+    hidden: dict[int, list[bool]] = {0: [], 1: []}
+    for step in range(200):
+        batch = made(step)
+        for row, positions in enumerate(batch["predict_positions"]):
+            chosen = positions[batch["predict_weights"][row] > 0]
+            for place in chosen[batch["positions"][row, chosen] == 1]:
+                follows = batch["follows"][row, batch["segment_ids"][row, place] - 1]
+                hidden[int(follows)].append(batch["input_ids"][row, place] == mask)
+    for told in hidden.values():
+        assert len(told) > 200
+        assert abs(np.mean(told) - 0.8) < 4 * np.sqrt(0.8 * 0.2 / len(told))
+
+
+def test_copies_of_a_row_in_a_batch_have_masks_of_their_own(tmp_path: Path) -> None:
+    data = prepared(tmp_path)
+    rows = len(data.rows("train", 32))
+    made = batches(config(data.directory, train={"batch_size": 3 * rows, "steps": 1}))
+    numbers, batch = made.numbers(0)[1], made(0)
+    for number in range(rows):
+        copies = batch["input_ids"][numbers == number]
+        assert len(copies) == 3
+        assert len(np.unique(copies, axis=0)) == 3
 
 
 def test_second_sentences_come_from_other_documents_also_where_most_rows_are_of_one(
