@@ -87,7 +87,8 @@ def mask_tokens(
     lengths = np.diff(words, append=len(tokens))
     units = words
     if settings.mask_unit == "span":
-        units = words[_span_starts(parted[words] | (uniform(draw(Purpose.NEW_SPAN, words)) < 0.2), settings.longest_span)]
+        starts = parted[words] | (uniform(draw(Purpose.NEW_SPAN, words)) < 0.2)
+        units = words[_span_starts(starts, settings.longest_span)]
 
     examples = np.flatnonzero(new_example)
     quotas = settings.mask_rate * np.diff(examples, append=len(tokens))
@@ -107,7 +108,8 @@ def mask_tokens(
     chosen[order] = taken
     targets = np.flatnonzero(np.repeat(chosen, lengths))
     places = tokens[targets]
-    fate = uniform(draw(Purpose.MASK_FATE, np.repeat(units, lengths)[targets] if settings.mask_unit == "span" else targets))
+    decided = np.repeat(units, lengths)[targets] if settings.mask_unit == "span" else targets
+    fate = uniform(draw(Purpose.MASK_FATE, decided))
     ordinary = np.flatnonzero(~special)
     random = ordinary[draw(Purpose.RANDOM_TOKEN, targets) % np.uint32(len(ordinary))]
     hidden = np.where(fate < settings.mask_share + settings.random_share, random, ids[places])

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from jaxlm.models.attention import attend, gather_tokens, segment_mask
@@ -57,6 +58,11 @@ ACTIVATION_FUNCTIONS = {
 }
 
 
+def _drawn(rngs: nnx.Rngs, config: BertConfig, *shape: int) -> nnx.Param:
+    """From a normal of the config's `initializer_range`; float32 also where `jax_enable_x64` is set, as all are."""
+    return nnx.Param(jax.random.normal(rngs.params(), shape, jnp.float32) * config.initializer_range)
+
+
 class Linear(nnx.Module):
     """`x @ kernel + bias`, kernel `[inputs, outputs]` drawn from a normal of the config's `initializer_range`.
 
@@ -66,8 +72,8 @@ class Linear(nnx.Module):
     def __init__(
         self, inputs: int, outputs: int, config: BertConfig, dtype: jnp.dtype, rngs: nnx.Rngs, split: Split = None
     ):
-        self.kernel = nnx.Param(jax.random.normal(rngs.params(), (inputs, outputs)) * config.initializer_range)
-        self.bias = nnx.Param(jnp.zeros(outputs))
+        self.kernel = _drawn(rngs, config, inputs, outputs)
+        self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32))
         self.dtype = dtype
         self.split: Split = split
 
@@ -79,8 +85,8 @@ class LayerNorm(nnx.Module):
     """Layer normalisation over the last axis (Ba et al. 2016), in float32, returned in `dtype`."""
 
     def __init__(self, config: BertConfig, dtype: jnp.dtype):
-        self.scale = nnx.Param(jnp.ones(config.hidden_size))
-        self.bias = nnx.Param(jnp.zeros(config.hidden_size))
+        self.scale = nnx.Param(jnp.ones(config.hidden_size, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(config.hidden_size, jnp.float32))
         self.eps = config.layer_norm_eps
         self.dtype = dtype
 
@@ -111,13 +117,13 @@ class Embeddings(nnx.Module):
 
     def __init__(self, config: BertConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
         def table(size: int) -> nnx.Param:
-            return nnx.Param(jax.random.normal(rngs.params(), (size, config.hidden_size)) * config.initializer_range)
+            return _drawn(rngs, config, size, config.hidden_size)
 
         self.word = table(config.vocab_size)
         self.position = table(config.max_position_embeddings)
         if config.position_init == "sinusoidal":
             waves = sinusoids(config.max_position_embeddings, config.hidden_size)
-            self.position = nnx.Param(waves * config.initializer_range)
+            self.position = nnx.Param((waves * config.initializer_range).astype(jnp.float32))
         self.token_type = table(config.type_vocab_size)
         self.norm = LayerNorm(config, dtype)
         self.rate = config.hidden_dropout_prob
@@ -142,9 +148,8 @@ class SelfAttention(nnx.Module):
 
     def __init__(self, config: BertConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
         shape = (3, config.num_attention_heads, config.head_dim)
-        kernel = jax.random.normal(rngs.params(), (config.hidden_size, *shape)) * config.initializer_range
-        self.qkv_kernel = nnx.Param(kernel)
-        self.qkv_bias = nnx.Param(jnp.zeros(shape))
+        self.qkv_kernel = _drawn(rngs, config, config.hidden_size, *shape)
+        self.qkv_bias = nnx.Param(jnp.zeros(shape, jnp.float32))
         self.output = Linear(config.hidden_size, config.hidden_size, config, dtype, rngs, split="inputs")
         self.norm = LayerNorm(config, dtype)
         self.attention_rate = config.attention_probs_dropout_prob
@@ -290,12 +295,27 @@ class Inputs(NamedTuple):
             example_ids = jnp.arange(rows)[:, None]
         if token_type_ids is None:
             token_type_ids = jnp.zeros_like(input_ids)
+        token_type_ids = jnp.asarray(token_type_ids)
         positions = jnp.broadcast_to(jnp.asarray(position_ids), (rows, length))
+        _check_range("input_ids", input_ids, config.vocab_size)
+        _check_range("token_type_ids", token_type_ids, config.type_vocab_size)
+        _check_range("position_ids", positions, config.max_position_embeddings)
         examples = jnp.broadcast_to(jnp.asarray(example_ids), (rows, length))
         sites = None
         if dropout_key is not None:
             sites = DropoutSites.create(dropout_key, config.num_hidden_layers, examples, positions)
-        return cls(input_ids, segment_ids.astype(jnp.int32), positions, jnp.asarray(token_type_ids), sites)
+        return cls(input_ids, jnp.asarray(segment_ids, jnp.int32), positions, token_type_ids, sites)
+
+
+def _check_range(name: str, ids: jax.Array, size: int) -> None:
+    """Stops at an id without an embedding, where values can be seen: indexing would take the table's last row."""
+    if isinstance(ids, jax.core.Tracer) or not ids.is_fully_addressable or not ids.size:
+        return
+    values = np.asarray(ids)  # inside of a trace jax would only note the question
+    least, largest = int(values.min()), int(values.max())
+    if least < 0 or largest >= size:
+        wrong = least if least < 0 else largest
+        raise ValueError(f"{name} holds {wrong}, and the model has embeddings for 0 to {size - 1}")
 
 
 class BertModel(PretrainedModel):
@@ -364,12 +384,14 @@ class BertModel(PretrainedModel):
           position_ids: default 0, 1, 2, ...; in packed rows they restart in each example and must be given.
           segment_ids: the packed form: 0 for padding, 1, 2, ... for the examples of a row.
           pool_positions: `[rows, n]` where the pooler finds the first token of each of `n` examples of a row.
-          example_ids: which example a token belongs to, for dropout that does not depend on packing.
+          example_ids: which example a token belongs to, for dropout that does not depend on packing. Default: the
+            row's number in this call, so that parts of a batch that share a key drop the same.
           dropout_key: a typed key (`jax.random.key(0)`), new for each step; None computes without dropout.
 
         Raises:
-          ValueError: the packed and the simple form are mixed, the packed form lacks an array, or the rows of the
-            simple form are longer than the model has positions.
+          ValueError: the packed and the simple form are mixed, the packed form lacks an array, the rows of the simple
+            form are longer than the model has positions, or, outside of `jax.jit`, which sees no values, an id has no
+            embedding.
         """
         inputs = Inputs.fill(self.config, input_ids, attention_mask, token_type_ids,
                              position_ids, segment_ids, example_ids, dropout_key)  # fmt: skip

@@ -22,7 +22,7 @@ class MlmHead(nnx.Module):
     def __init__(self, config: BertConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.transform = Linear(config.hidden_size, config.hidden_size, config, dtype, rngs)
         self.norm = LayerNorm(config, dtype)
-        self.bias = nnx.Param(jnp.zeros(config.vocab_size))
+        self.bias = nnx.Param(jnp.zeros(config.vocab_size, jnp.float32))
         self.activation = config.hidden_act
         self.dtype = dtype
 

@@ -11,7 +11,7 @@ import torch
 from flax import nnx
 from transformers.models.marian.modeling_marian import MarianSinusoidalPositionalEmbedding
 
-from jaxlm.models import BertModel
+from jaxlm.models import BertForMaskedLM, BertModel
 from jaxlm.models.bert import ACTIVATION_FUNCTIONS, LayerNorm, sinusoids
 
 from .conftest import Checkpoints
@@ -108,7 +108,10 @@ def test_parameters_and_gradients_are_float32_under_bfloat16_compute(checkpoints
         return nnx.merge(graphdef, params)(jnp.ones((1, 4), jnp.int32)).pooler_output.astype(jnp.float32).sum()
 
     gradients = jax.eval_shape(jax.grad(loss), loaded)
-    assert {str(leaf.dtype) for leaf in jax.tree.leaves((loaded, made, gradients))} == {"float32"}
+    with jax.enable_x64(True):
+        config = dataclasses.replace(SHAPES["erf"], position_init="sinusoidal")
+        doubles = [cls.abstract(config, jnp.float32)[1] for cls in (BertModel, BertForMaskedLM)]
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves((loaded, made, gradients, doubles))} == {"float32"}
 
 
 def test_a_model_without_pooler_has_hidden_states_and_no_pooled_output(checkpoints: Checkpoints) -> None:
@@ -171,6 +174,10 @@ ONES = np.ones((2, 5), int)
         ({"attention_mask": np.ones(5, int)}, r"attention_mask has shape \(5,\); that of input_ids is meant, \(2, 5\)"),
         ({"token_type_ids": np.ones((2, 4), int)}, "token_type_ids has shape"),
         ({"input_ids": np.ones((1, 25), int)}, "25 tokens a row, and the model has 24"),
+        ({"input_ids": ONES * 1000}, r"input_ids holds 1000, and the model has embeddings for 0 to \d+$"),
+        ({"input_ids": -ONES}, "input_ids holds -1"),
+        ({"token_type_ids": ONES * 2}, "token_type_ids holds 2, and the model has embeddings for 0 to 1"),
+        ({"position_ids": ONES * 24}, "position_ids holds 24, and the model has embeddings for 0 to 23"),
     ],
 )
 def test_inputs_that_do_not_make_sense_are_refused(
