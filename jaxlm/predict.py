@@ -83,7 +83,7 @@ class Predictor:
         named = {name: column for name, column in told.items() if name in ("words", "tags") or not column.isdigit()}
 
         def read(told: dict[str, Any]) -> Table:
-            chosen = dataclasses.replace(settings, **told)
+            chosen = dataclasses.replace(settings, **told, pairs=settings.pairs or bool(self.config.facts.get("pairs")))
             return self.task.read(spec, "test", chosen, labelled=labelled, known_labels=self.labels)
 
         if named:

@@ -99,9 +99,13 @@ def test_a_model_of_pairs_judges_no_single_texts(
     config["jaxlm"]["pairs"] = True
     (model / "config.json").write_text(json.dumps(config))
     evaluate = ["evaluate", str(model), "--data.test", str(sentences["test"])]
-    for command in (["predict", str(model), "--text", "a"], evaluate):
+    problems = (
+        "trained on pairs of texts, and here are single ones",
+        "pairs are meant, and which column is the second",
+    )
+    for command, problem in zip((["predict", str(model), "--text", "a"], evaluate), problems, strict=True):
         assert cli.main(command) == 2
-        assert "trained on pairs of texts, and here are single ones" in capsys.readouterr().err
+        assert problem in capsys.readouterr().err
     assert cli.main(["predict", str(model), "--text", "a", "--text_pair", "b"]) == 0
     capsys.readouterr()
     assert cli.main(["predict", str(trained / "model"), "--text", "a", "--text_pair", "b"]) == 2

@@ -7,10 +7,11 @@ from typing import Any
 from jaxlm.config import DataSettings
 from jaxlm.data.files import Row
 from jaxlm.data.schemes import SPLITS
-from jaxlm.errors import NoSuchColumn, UserError
+from jaxlm.errors import NoSuchColumn, UserError, WhichColumn
 
 log = logging.getLogger("jaxlm")
 
+ID_NAMES = ("id", "_id", "idx", "index", "qid", "guid", "uid", "pid", "")  # pandas' index has no name
 # What data sets commonly call their columns; the first that is there serves.
 TEXT_NAMES = ("text", "sentence", "text_a", "sentence1", "question1", "premise", "question", "review", "content",
                "document", "passage", "utterance", "query", "tweet", "comment", "comment_text", "message", "sentence_a",
@@ -18,10 +19,13 @@ TEXT_NAMES = ("text", "sentence", "text_a", "sentence1", "question1", "premise",
 PAIR_NAMES = ("text_pair", "text_b", "sentence2", "question2", "hypothesis", "hypo", "sentence_b", "#2 string")
 # Each of the two is a text by itself elsewhere; beside one another, as in QNLI, BoolQ and MS MARCO, they are a pair.
 NAMED_PAIRS = (("question", "sentence"), ("question", "passage"), ("query", "passage"), ("query", "document"))
-LABEL_NAMES = ("label", "labels", "score", "similarity", "class", "category", "target", "intent", "sentiment", "topic",
-                "polarity", "stars", "relevance", "quality", "gold_label", "is_duplicate")  # fmt: skip
+SCORE_NAMES = ("score", "similarity", "relatedness_score")  # of numbers; beside another name, no classes
+LABEL_NAMES = ("label", "labels", "gold_label", *SCORE_NAMES, "class", "category", "target", "intent", "sentiment",
+                "topic", "polarity", "stance", "stars", "relevance", "quality", "is_duplicate",
+                "entailment_judgment", "entailment_label")  # fmt: skip
+_PLAIN_LABELS = LABEL_NAMES[:3]  # these leave no doubt
 _SPLIT_NAMES = ("split", "partition")  # of a column that says which split a row belongs to
-_KINDS_OF_SPLIT = {name: split for split, names in SPLITS.items() for name in names} | {
+KINDS_OF_SPLIT = {name: split for split, names in SPLITS.items() for name in names} | {
     "training": "train", "development": "dev", "eval": "dev", "evaluation": "dev", "testing": "test",
 }  # fmt: skip
 
@@ -65,9 +69,9 @@ def rows_of_split(
         return rows
     stated = [str(value_of(row, column) or "").strip().lower() for row in rows]
     kinds = sorted({value for value, row in zip(stated, rows, strict=True) if value and not row.problem})
-    if len(kinds) < 2 or not any(kind in _KINDS_OF_SPLIT for kind in kinds):
+    if len(kinds) < 2 or not any(kind in KINDS_OF_SPLIT for kind in kinds):
         return rows
-    belongs = [_KINDS_OF_SPLIT.get(value) for value in stated]
+    belongs = [KINDS_OF_SPLIT.get(value) for value in stated]
     if split not in belongs:
         raise UserError(f"{source}: its column {name} has no rows of {split}; it has {', '.join(kinds[:10])}")
     kept = [row for row, kind in zip(rows, belongs, strict=True) if kind == split or row.problem]
@@ -84,15 +88,40 @@ class Columns:
         self.columns = names
         self.unnamed = header is None and all(isinstance(name, int) for name in names)
 
-    def find(self, setting: str, asked: str | None, usual: Sequence[str]) -> str | int | None:
+    def find(
+        self, setting: str, asked: str | None, usual: Sequence[str], but: str | int | None = None
+    ) -> str | int | None:
+        """The column that is asked for or, by the first of the usual names that is there, another one than `but`."""
         if asked is not None:
             if asked in self.by_name:
                 return self.by_name[asked]
             if asked.isdigit() and int(asked) < len(self.columns):
                 return self.columns[int(asked)]
             raise NoSuchColumn(f"{self.source}: --data.{setting} {asked}: no such column. {self.offer(setting)}")
-        lowered = {name.lower(): column for name, column in self.by_name.items()}
+        lowered = {name.lower(): column for name, column in self.by_name.items() if column != but}
         return next((lowered[name] for name in usual if name in lowered), None)
+
+    def find_label(self, asked: str | None, *, of_classes: bool) -> str | int | None:
+        """The label's column, where no more than one can be meant.
+
+        Raises:
+          WhichColumn: several have names of labels.
+        """
+        usual = sorted(LABEL_NAMES, key=SCORE_NAMES.__contains__) if of_classes else LABEL_NAMES
+        found = self.find("label", asked, usual)
+        there = {name.lower(): name for name in self.by_name if name.lower() in LABEL_NAMES}
+        doubtful = [name for name in there if name not in SCORE_NAMES]
+        plain = any(name in there for name in _PLAIN_LABELS) or (not of_classes and len(doubtful) < len(there))
+        if asked is None and len(doubtful) > 1 and not plain:
+            names = ", ".join(there[name] for name in doubtful)
+            raise WhichColumn(f"{self.source}: which column is the label, of {names}? {self.offer('label')}")
+        return found
+
+    def refuse_twice(self, *chosen: str | int | None) -> None:
+        """Stops where a column would serve as two things."""
+        columns = [column for column in chosen if column is not None]
+        if len(columns) > len(set(columns)):
+            raise UserError(f"{self.source}: a column is chosen twice. {self.offer('text')}")
 
     def flags(self, rows: Sequence[Row], known_labels: Collection[str] = ()) -> dict[str, str | int]:
         """The columns, by name, that hold nothing but 0 and 1, if there are several: one for each label that may apply,

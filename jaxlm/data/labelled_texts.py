@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jaxlm.data import files
+from jaxlm.data.columns import KINDS_OF_SPLIT
 from jaxlm.data.files import Row
 from jaxlm.errors import UserError
 
@@ -12,14 +13,20 @@ _UNLABELLED = "unsup"  # the third folder of aclImdb (Maas et al. 2011), with te
 _MARK = "__label__"
 
 
-def class_folders(directory: Path) -> list[Path]:
-    """The folders of the classes, as Keras and scikit-learn know them; what else lies there is left alone.
+def class_folders(directory: Path, split: str) -> list[Path]:
+    """The folders of the classes, as Keras and scikit-learn know them; what else lies there is left alone. Where all
+    are called as splits are, those in that of `split`.
 
     Raises:
-      UserError: there are fewer than two, or one of them has no file.
+      UserError: there are fewer than two, one of them has no file, or no folder is that of the split.
     """
-    folders = [path for path in directory.iterdir() if path.is_dir() and path.name[0] not in "._"]
-    folders = sorted(path for path in folders if path.name != _UNLABELLED)
+    folders = _folders(directory)
+    kinds = [KINDS_OF_SPLIT.get(folder.name.lower()) for folder in folders]
+    if kinds and None not in kinds:
+        if split not in kinds:
+            raise UserError(f"{directory}: no folder of {split} among {', '.join(folder.name for folder in folders)}")
+        directory = folders[kinds.index(split)]
+        folders = _folders(directory)
     if len(folders) < 2 or not all(any(_texts(folder)) for folder in folders):
         raise UserError(
             f"{directory} is a directory that prepare did not write, and not one of a folder of texts for each class; "
@@ -28,9 +35,14 @@ def class_folders(directory: Path) -> list[Path]:
     return folders
 
 
-def class_rows(directory: Path) -> Iterator[Row]:
+def _folders(directory: Path) -> list[Path]:
+    folders = [path for path in directory.iterdir() if path.is_dir() and path.name[0] not in "._"]
+    return sorted(path for path in folders if path.name != _UNLABELLED)
+
+
+def class_rows(directory: Path, split: str) -> Iterator[Row]:
     """A row for each file, `text` and `label`, in the order of their names; raises what `class_folders` does."""
-    for folder in class_folders(directory):
+    for folder in class_folders(directory, split):
         for path in sorted(_texts(folder)):
             place = f"{folder.name}/{path.name}"
             try:

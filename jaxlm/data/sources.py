@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxlm.config import DataSettings
 from jaxlm.data import files
-from jaxlm.data.columns import LABEL_NAMES, NAMED_PAIRS, PAIR_NAMES, TEXT_NAMES, Columns, flag, value_of
+from jaxlm.data.columns import ID_NAMES, LABEL_NAMES, NAMED_PAIRS, PAIR_NAMES, TEXT_NAMES, Columns, flag, value_of
 from jaxlm.data.files import Row
 from jaxlm.data.header import looks_like_header
 from jaxlm.data.labelled_texts import class_rows, fasttext_rows, is_fasttext
@@ -73,7 +73,6 @@ def read_table(
     known_labels: Collection[str] = (),
     running_text: bool = False,
     by_split: bool | None = None,
-    single: bool = False,
 ) -> Table:
     """Reads the data that a setting names.
 
@@ -85,7 +84,6 @@ def read_table(
       label_kind: what the label column holds; None where none is needed.
       running_text: a txt file is a corpus of documents, parted as `settings.documents` says.
       by_split: take the rows of `split` where a column says which these are; unset: where labels are wanted.
-      single: where the text's column is chosen, no second one is looked for.
       known_labels: the labels of the training data or the model; they tell the columns of a file without names apart.
 
     Raises:
@@ -99,7 +97,7 @@ def read_table(
         known = ", ".join(f"{known}:" for known in SCHEMES)
         raise UserError(f"{spec}: unknown kind of data {scheme!r}; a path or one of {known} is meant")
     elif Path(spec).is_dir():
-        rows = class_rows(Path(spec))
+        rows = class_rows(Path(spec), split)
     elif not running_text and is_fasttext(Path(spec)):
         rows = fasttext_rows(Path(spec))
     else:
@@ -114,7 +112,7 @@ def read_table(
         by_split = label_kind is not None
     return _table(
         spec, rows, settings, label_kind=label_kind, known_labels=known_labels, stated=stated,
-        split=split if by_split else None, single=single,
+        split=split if by_split else None,
     )  # fmt: skip
 
 
@@ -256,7 +254,6 @@ def _table(
     known_labels: Collection[str] = (),
     stated: Mapping[str, list[str]] = MappingProxyType({}),
     split: str | None = None,
-    single: bool = False,
 ) -> Table:
     labelled = label_kind is not None
     problems = Problems(source, settings.bad_rows)
@@ -272,20 +269,21 @@ def _table(
         if not good:
             raise UserError(f"{source}: a header line and no rows")
     columns = Columns(source, names, header)
-    text = columns.find("text", settings.text, TEXT_NAMES)
-    alone = single and settings.text is not None
-    pair = None if alone else columns.find("text_pair", settings.text_pair, PAIR_NAMES)
+    pair = None if settings.text_pair is None else columns.find("text_pair", settings.text_pair, ())
+    text = columns.find("text", settings.text, TEXT_NAMES, but=pair)
+    if pair is None and (settings.text is None or settings.pairs):  # who chooses a text alone has a use for no other
+        pair = columns.find("text_pair", None, PAIR_NAMES, but=text)
     if pair is None and settings.text is None:
         both = ([columns.find("text", None, [name]) for name in names] for names in NAMED_PAIRS)
         text, pair = next((found for found in both if None not in found), (text, pair))
-    label_names: Sequence[str] = LABEL_NAMES
-    if label_kind == "class":  # where there is another name, a score is none
-        label_names = sorted(label_names, key=lambda name: name in ("score", "similarity"))
-    label = columns.find("label", settings.label, label_names) if labelled else None
+    label = columns.find_label(settings.label, of_classes=label_kind == "class") if labelled else None
     unnamed = not named and (header is None or strange_names)
-    if label is None and text is None and unnamed and width == 2:
-        text, guessed = _tell_apart(good, known_labels)
-        label = guessed if labelled else None
+    if label is None and text is None and pair is None and unnamed and width == 2:
+        if settings.pairs and not labelled:
+            text, pair = 0, 1
+        elif not settings.pairs:
+            text, guessed = _tell_apart(source, good, known_labels, labelled=labelled)
+            label = guessed if labelled else None
     flags: dict[str, Any] = {}
     if label_kind == "set" and label is None:
         flags = columns.flags(good, known_labels)
@@ -296,13 +294,14 @@ def _table(
     if labelled and label is None and not flags:
         raise WhichColumn(f"{source}: which column is the label? {columns.offer('label')}")
     if text is None:
-        known = (label, pair, *flags.values(), columns.by_name.get(""))  # pandas' index has no name
+        known = (label, pair, *flags.values(), columns.by_name.get(""))
         rest = [name for name in names if name not in known]
         if len(rest) != 1:
             raise WhichColumn(f"{source}: which column is the text? {columns.offer('text')}")
         text = rest[0]
     if settings.pairs and pair is None:
-        raise WhichColumn(f"{source}: which column is the second text? {columns.offer('text_pair')}")
+        raise WhichColumn(f"{source}: pairs are meant, and which column is the second text? {columns.offer('text_pair')}")
+    columns.refuse_twice(text, pair, label)
     columns.say({"text": text, "second text": pair, "label": label, **{f"label {name}": flags[name] for name in flags}})
     good = columns.of_split(good, split, chosen=(text, pair, label))
     table = Table(
@@ -389,7 +388,7 @@ def _has_header(source: str, rows: Sequence[Row], settings: DataSettings) -> boo
     }
     if len(rows[0].values) == 1:  # any line of a txt file may be a text
         return bool(asked & first) or bool({".csv", ".tsv"} & set(Path(source).suffixes) and first & set(TEXT_NAMES))
-    if len(first & {*TEXT_NAMES, *PAIR_NAMES}) >= 2:
+    if len(first & {*TEXT_NAMES, *PAIR_NAMES}) >= 2 or (first & set(TEXT_NAMES) and first & set(ID_NAMES)):
         return True
     return bool(asked & first) or bool(first & set(LABEL_NAMES) or (first & {"sentence", "text", "text_a", "index"}))
 
@@ -398,8 +397,12 @@ def _column(rows: Iterable[Any], place: int) -> Iterator[Any]:
     return (values[place] for values in rows if place < len(values))
 
 
-def _tell_apart(rows: Sequence[Row], known_labels: Collection[str]) -> tuple[int, int]:
-    """(text, label) of a file of two unnamed columns: the label's values are known, or they repeat and are shorter."""
+def _tell_apart(source: str, rows: Sequence[Row], known_labels: Collection[str], *, labelled: bool) -> tuple[int, int]:
+    """(text, label) of a file of two unnamed columns: the label's values are known, or they repeat and are shorter.
+
+    Raises:
+      WhichColumn: not `labelled`, where neither need be one, and none is twice as long as the other.
+    """
     sample = rows[:_SAMPLE]
     columns = [[label_name(value) for value in column] for column in zip(*(row.values for row in sample), strict=True)]
     known = [sum(value in known_labels for value in column) for column in columns]
@@ -408,5 +411,9 @@ def _tell_apart(rows: Sequence[Row], known_labels: Collection[str]) -> tuple[int
         return 1 - label, label
     distinct = [len(set(column)) for column in columns]
     size = [sum(map(len, column)) for column in columns]
+    if not labelled:
+        if max(size) < 2 * min(size):
+            raise WhichColumn(f"{source}: which column is the text? --data.text 0 or --data.text 1")
+        return size.index(max(size)), size.index(min(size))
     label = 0 if (distinct[0], size[0]) < (distinct[1], size[1]) else 1
     return 1 - label, label

@@ -36,7 +36,8 @@ PAIRS = GroupNames(
            "sentence_a", "source"),
     second=(*_FIT, "sentence2", "question2", "answer", "passage", "document", "hypothesis", "text_b", "text_pair",
             "sentence_b", "response", "target", "paraphrase", "sent1"),
-    score=("score", "similarity", "similarity_score", "label", "labels", "is_duplicate", "gold_label", "relevance"),
+    score=("score", "similarity", "similarity_score", "relatedness_score", "label", "labels", "is_duplicate",
+           "gold_label", "relevance"),
 )  # fmt: skip
 PASSAGES = GroupNames(
     first=("query", "question", "anchor", "text", "text_a", "sentence", "sentence1"),
@@ -106,11 +107,10 @@ def read_groups(
             raise UserError(f"{spec}: --data.negative and --data.label: a label is that of a pair alone")
     if judged and labelled and negative is None and score is None:
         raise WhichColumn(f"{spec}: which column is the label? {columns.offer('label')}")
-    if len(chosen := [column for column in (first, second, negative, score) if column is not None]) > len(set(chosen)):
-        raise UserError(f"{spec}: a column is chosen twice. {columns.offer('text')}")
+    columns.refuse_twice(first, second, negative, score)
     columns.say({"text": first, "second text": second, "negative": negative, "score": score})
     if labelled:
-        good = columns.of_split(good, split, chosen)
+        good = columns.of_split(good, split, (first, second, negative, score))
     table = _table(spec, good, (first, second, negative), score, problems, lists=labelled, judged=judged)
     columns.refuse_ids(settings, text=table.texts, text_pair=table.pairs, negative=table.negatives)
     if not len(table):

@@ -77,7 +77,7 @@ def run(arguments: list[str]) -> int:
     mesh = mesh_for(args.mesh)
     texts, places = list(args.text), None
     if args.input:
-        table = read_table(args.input, "test", args.data, label_kind=None, single=True)
+        table = read_table(args.input, "test", args.data, label_kind=None)
         if table.pairs is not None and args.data.text is None:
             raise UserError(f"{args.input} has texts in pairs; choose one column with --data.text NAME")
         texts, places = table.texts, table.places if table.skipped else None

@@ -100,7 +100,7 @@ def _check_files(config: Config) -> None:
         if task == "classification":
             from jaxlm.data.labelled_texts import class_folders
 
-            class_folders(Path(value))
+            class_folders(Path(value), name.split(".")[-1])
             continue
         if task not in ("token_classification", "intent_slots"):
             raise UserError(f"--{name} {value} is a directory that prepare did not write; a file is meant")
