@@ -281,7 +281,7 @@ def _table(
     if label is None and text is None and pair is None and unnamed and width == 2:
         if settings.pairs and not labelled:
             text, pair = 0, 1
-        elif not settings.pairs:
+        else:
             text, guessed = _tell_apart(source, good, known_labels, labelled=labelled)
             label = guessed if labelled else None
     flags: dict[str, Any] = {}
@@ -300,7 +300,8 @@ def _table(
             raise WhichColumn(f"{source}: which column is the text? {columns.offer('text')}")
         text = rest[0]
     if settings.pairs and pair is None:
-        raise WhichColumn(f"{source}: pairs are meant, and which column is the second text? {columns.offer('text_pair')}")
+        offer = columns.offer("text_pair")
+        raise WhichColumn(f"{source}: pairs are meant, and which column is the second text? {offer}")
     columns.refuse_twice(text, pair, label)
     columns.say({"text": text, "second text": pair, "label": label, **{f"label {name}": flags[name] for name in flags}})
     good = columns.of_split(good, split, chosen=(text, pair, label))
