@@ -198,7 +198,8 @@ class Embedding(Task):
         if examples.group < 2:
             raise UserError(f"{examples.source}: an evaluation needs pairs, with or without scores")
         if "scores" in examples.targets:
-            return score_metrics(groups, examples.targets["scores"][:: examples.group], self.settings)
+            scores = np.array([float(label) for label in examples.records.labels])
+            return score_metrics(groups, scores, self.settings)
         return pair_metrics(groups, _grouped(examples.targets["same_texts"], examples.group), self.settings)
 
     def predictions(self, outputs: dict[str, np.ndarray], examples: Examples) -> Iterator[dict[str, Any]]:

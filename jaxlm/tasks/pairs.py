@@ -17,8 +17,8 @@ def contrastive_losses(
     """Cross-entropy of finding each group's second text by its first one, `[groups]`.
 
     MultipleNegativesRankingLoss of sentence-transformers (Henderson et al. 2017, https://arxiv.org/abs/1705.00652,
-    section 4.4, with scaled cosines), but for one thing: a candidate whose text is that of the first or the second one
-    itself is no negative, and left out.
+    section 4.4, with scaled cosines), but for one thing: candidates that are no negatives are left out. These are the
+    first and the second text themselves, and what fits an equal text in another group.
 
     Args:
       vectors: `[groups, members, hidden]` of length 1: a first text, a second one, and perhaps a negative.
@@ -28,15 +28,16 @@ def contrastive_losses(
       symmetric: also find each first text among all by the second one, and take the mean of both.
     """
 
-    def losses(queries: jax.Array, candidates: jax.Array, texts: jax.Array, real: jax.Array) -> jax.Array:
+    def losses(asked: int, candidates: jax.Array, texts: jax.Array, real: jax.Array) -> jax.Array:
+        queries = vectors[:, asked]
         scores = scale * jnp.matmul(queries, candidates.T, precision="highest")
         own = jnp.eye(scores.shape[0], scores.shape[1], dtype=bool)
-        excluded = (_not_negative(same, texts) | (real == 0)[None]) & ~own
+        excluded = (_not_negative(same, texts, asked) | (real == 0)[None]) & ~own
         return jax.nn.logsumexp(jnp.where(excluded, -jnp.inf, scores), axis=1) - jnp.diagonal(scores)
 
     candidates, texts = _candidates(vectors), _candidates(same)
-    forward = losses(vectors[:, 0], candidates, texts, jnp.tile(there, vectors.shape[1] - 1))
-    return (forward + losses(vectors[:, 1], vectors[:, 0], same[:, 0], there)) / 2 if symmetric else forward
+    forward = losses(0, candidates, texts, jnp.tile(there, vectors.shape[1] - 1))
+    return (forward + losses(1, vectors[:, 0], same[:, 0], there)) / 2 if symmetric else forward
 
 
 def cosent_loss(found: jax.Array, scores: jax.Array, there: jax.Array, scale: float) -> jax.Array:
@@ -65,9 +66,12 @@ def _candidates(values: Any) -> Any:
     return values[:, 1:].swapaxes(0, 1).reshape(-1, *values.shape[2:])
 
 
-def _not_negative(same: Any, texts: Any) -> Any:
-    """`[groups, candidates]`: whose text is the group's first or second one."""
-    return (texts[None] == same[:, :1]) | (texts[None] == same[:, 1:2])
+def _not_negative(same: Any, texts: Any, asked: int) -> jax.Array:
+    """`[groups, candidates]`: whose text is the group's first or second one, or fits a text that is equal to the one
+    that is asked with, member `asked` of the group. The groups' own counterparts come first among the candidates."""
+    itself = (texts[None] == same[:, :1]) | (texts[None] == same[:, 1:2])
+    equal = same[:, asked][:, None] == same[:, asked][None]
+    return itself | jnp.pad(equal, ((0, 0), (0, len(texts) - len(equal))))
 
 
 def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -86,9 +90,9 @@ def score_metrics(groups: np.ndarray, scores: np.ndarray, settings: EmbeddingSet
 
     Args:
       groups: `[pairs, 2, hidden]`.
-      scores: `[pairs]`.
+      scores: `[pairs]`, float64.
     """
-    found, scores = cosines(groups[:, 0], groups[:, 1]), scores.astype(np.float64)
+    found = cosines(groups[:, 0], groups[:, 1])
     metrics: Metrics = {}
     if settings.loss == "cosine" and settings.lowest is not None and settings.highest is not None:
         wanted = (scores - settings.lowest) / (settings.highest - settings.lowest)
@@ -103,8 +107,8 @@ def score_metrics(groups: np.ndarray, scores: np.ndarray, settings: EmbeddingSet
 def pair_metrics(groups: np.ndarray, same: np.ndarray, settings: EmbeddingSettings) -> Metrics:
     """How well each first text finds its second one among those of its block, and among its block's negatives.
 
-    A block has at most `settings.candidates` rows of the file, all blocks about as many. Candidates whose text is that
-    of the first or the second one itself do not count. `accuracy` is the share that comes first, `mrr` the mean
+    A block has at most `settings.candidates` rows of the file, all blocks about as many. Candidates that are no
+    negatives, as in `contrastive_losses`, do not count. `accuracy` is the share that comes first, `mrr` the mean
     reciprocal rank, equal cosines counted as better ones; `loss` is that of `contrastive_losses`.
 
     Args:
@@ -117,7 +121,7 @@ def pair_metrics(groups: np.ndarray, same: np.ndarray, settings: EmbeddingSettin
     for rows in blocks:
         found = vectors[rows, 0] @ _candidates(vectors[rows]).T
         own = np.arange(len(rows))[:, None] == np.arange(found.shape[1])
-        others = ~_not_negative(same[rows], _candidates(same[rows])) & ~own
+        others = ~np.asarray(_not_negative(same[rows], _candidates(same[rows]), 0)) & ~own
         ranks.append(1 + ((found >= np.diagonal(found)[:, None]) & others).sum(1))
         there = jnp.ones(len(rows))
         losses.append(_losses(vectors[rows], same[rows], there, settings.scale, symmetric=settings.symmetric))

@@ -34,7 +34,7 @@ class Regression(SequenceTask):
 
     def metrics(self, sums: dict[str, float], outputs: dict[str, np.ndarray], examples: Examples) -> Metrics:
         """Mean squared error and, by scipy, both correlations, as GLUE has them for STS-B."""
-        scores, truth = outputs["logits"][:, 0].astype(np.float64), examples.targets["labels"].astype(np.float64)
+        scores, truth = outputs["logits"][:, 0].astype(np.float64), np.array(examples.records.labels, np.float64)
         return {
             "loss": float(np.square(scores - truth).mean()),
             "pearson": correlation("pearsonr", scores, truth),

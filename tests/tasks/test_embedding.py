@@ -107,6 +107,35 @@ def test_a_text_is_no_negative_of_itself() -> None:
     assert found[0] < every[0] - 0.01
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_what_fits_an_equal_text_is_no_negative(symmetric: bool) -> None:
+    """The first two groups ask with the same text, or are asked for with it; a negative of theirs stays one."""
+    vectors, same = unit(jnp.asarray(random_vectors(5, 3))), distinct(5, 3)
+    settings = EmbeddingSettings(scale=2.0, symmetric=symmetric)
+    losses = quick_jit(lambda same, there: contrastive_losses(vectors, same, there, 2.0, symmetric))
+    every, without_second = losses(same, np.ones(5, int)), losses(same, np.array([1, 0, 1, 1, 1]))
+    before = pair_metrics(np.asarray(vectors), same, settings)
+    same[1, 0] = same[0, 0]
+    found = losses(same, np.ones(5, int))
+    np.testing.assert_allclose(pair_metrics(np.asarray(vectors), same, settings)["loss"], found.mean(), rtol=1e-6)
+    assert pair_metrics(np.asarray(vectors), same, settings)["mrr"] >= before["mrr"]
+    assert without_second[0] < found[0] < every[0]
+    scores = 2.0 * vectors[0, 0] @ jnp.concatenate([vectors[:, 1], vectors[:, 2]]).T
+    forward = jax.nn.logsumexp(jnp.delete(scores, 1)) - scores[0]
+    if symmetric:
+        backward = 2.0 * vectors[0, 1] @ vectors[:, 0].T  # the second text of the first fits the first of the second
+        forward = (forward + jax.nn.logsumexp(jnp.delete(backward, 1)) - backward[0]) / 2
+    np.testing.assert_allclose(found[0], forward, rtol=1e-6)
+
+
+def test_several_texts_that_fit_the_same_one_are_all_found() -> None:
+    """Five answers to one question, as a row with a list of them gives: each is found, though others are as near."""
+    groups, same = random_vectors(6, 2), distinct(6, 2)
+    groups[:5, :] = groups[0, 0]
+    same[:5, 0] = same[0, 0]
+    assert pair_metrics(groups, same, EmbeddingSettings())["mrr"] >= 5 / 6
+
+
 def test_pairs_are_ranked_as_scikit_learn_ranks_them() -> None:
     groups = random_vectors(30, 3)
     groups[:, 1] += 0.7 * groups[:, 0]

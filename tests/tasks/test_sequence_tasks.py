@@ -82,13 +82,14 @@ def test_the_loss_of_sets_is_torchs_binary_cross_entropy(tokenizer: TextTokenize
 
 
 def test_metrics_of_scores_are_scipys(tokenizer: TextTokenizer) -> None:
-    scores, truth = DRAW.normal(size=(40, 1)), DRAW.integers(0, 6, 40).astype(np.float32)
+    scores, truth = DRAW.normal(size=(40, 1)), DRAW.integers(0, 50, 40) / 10
     task = Regression(Config(), tokenizer)
-    found = task.metrics({}, {"logits": scores}, split(truth))
-    assert found["loss"] == pytest.approx(mean_squared_error(truth, scores[:, 0]), abs=1e-9)
-    assert found["pearson"] == pytest.approx(stats.pearsonr(scores[:, 0], truth)[0], abs=1e-9)
+    examples = task.examples(table(truth.tolist()))[0]
+    found = task.metrics({}, {"logits": scores}, examples)
+    assert found["loss"] == pytest.approx(mean_squared_error(truth, scores[:, 0]), abs=1e-12)
+    assert found["pearson"] == pytest.approx(stats.pearsonr(scores[:, 0], truth)[0], abs=1e-12)
     assert found["spearman"] == pytest.approx(stats.spearmanr(scores[:, 0], truth)[0], abs=1e-9)
-    constant = task.metrics({}, {"logits": np.ones((40, 1))}, split(truth))
+    constant = task.metrics({}, {"logits": np.ones((40, 1))}, examples)
     assert (constant["pearson"], constant["spearman"]) == (0.0, 0.0)
 
 
