@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from jaxlm import cli
 from jaxlm.data.tokenizer import TextTokenizer
@@ -59,6 +61,16 @@ def test_the_whole_road_from_text_to_a_filled_mask(tmp_path: Path, capsys: pytes
         assert probabilities == sorted(probabilities, reverse=True)
         assert 0 < sum(probabilities) <= 1 + 1e-5
     assert answer["masks"][0][0]["token"] in capsys.readouterr().out
+    pair = (f"the {WORDS[2]} [MASK]", f"the [MASK] {WORDS[3]}")
+    assert cli.main(["predict", f"{run}/model", "--text", pair[0], "--text_pair", pair[1]]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["text"], answer["text_pair"]) == pair
+    inputs = AutoTokenizer.from_pretrained(f"{run}/model")(*pair, return_tensors="pt")
+    with torch.no_grad():
+        logits = AutoModelForMaskedLM.from_pretrained(f"{run}/model").eval()(**inputs).logits[0]
+    masks = (inputs["input_ids"][0] == TextTokenizer.load(Path(run) / "model").special_ids["mask"]).nonzero()[:, 0]
+    for mask, guesses in zip(masks.tolist(), answer["masks"], strict=True):
+        assert guesses[0]["probability"] == pytest.approx(float(logits[mask].softmax(-1).max()), abs=1e-5)
 
 
 @pytest.mark.parametrize(

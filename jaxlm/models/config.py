@@ -25,6 +25,7 @@ class Pooling:
     mode: PoolingMode = "mean"  # of all tokens, [CLS] and [SEP] included, or the first one, [CLS]
     normalize: bool = False  # to length 1
     max_length: int | None = None  # tokens where a text is cut; None: what the tokenizer's files say
+    prompts: tuple[tuple[str, str], ...] = ()  # by name, for its users: nothing here puts one before a text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,9 +145,7 @@ class BertConfig:
         architectures, facts = raw.get("architectures"), raw.get("jaxlm")
         values["architecture"] = architectures[0] if isinstance(architectures, list) and architectures else None
         values["facts"] = facts if isinstance(facts, dict) else {}
-        cross_encoder = raw.get("sentence_transformers")
-        activation = cross_encoder.get("activation_fn") if isinstance(cross_encoder, dict) else None
-        values["score_activation"] = activation or raw.get("sbert_ce_default_activation_function")  # before its 4.0
+        values["score_activation"] = _score_activation(path, raw)
         for key in ("id2label", "id2intent"):
             if labels := raw.get(key):
                 try:
@@ -186,3 +185,19 @@ class BertConfig:
         values["label2id"] = {name: index for index, name in labels.items()}
         values |= {"model_type": "bert", "architectures": [architecture], "position_embedding_type": "absolute"}
         return json.dumps(values, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def _score_activation(path: Path, raw: dict[str, Any]) -> str | None:
+    """Where sentence-transformers has noted it: before its version 4, from then on, and from 6 on."""
+    if activation := raw.get("sbert_ce_default_activation_function"):
+        return activation
+    noted: Any = raw.get("sentence_transformers")
+    beside = path.with_name("config_sentence_transformers.json")
+    if noted is None and beside.is_file():
+        try:
+            noted = json.loads(beside.read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise CheckpointError(f"{beside} is not JSON: {error}") from None
+        if isinstance(noted, dict) and noted.get("model_type") != "CrossEncoder":
+            noted = None
+    return noted.get("activation_fn") if isinstance(noted, dict) else None

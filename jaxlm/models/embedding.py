@@ -136,8 +136,8 @@ def read_pooling(directory: Path, hidden_size: int) -> Pooling | None:
     if places[0][1]:
         raise CheckpointError(f"{path} has its Transformer in {places[0][1]}; jaxlm reads it beside modules.json")
     mode = _read_mode(directory / places[1][1] / "config.json", hidden_size)
-    _heed_prompts(directory / "config_sentence_transformers.json", normalised="Normalize" in kinds)
-    return Pooling(mode, "Normalize" in kinds, _read_max_length(directory))
+    prompts = _read_prompts(directory / "config_sentence_transformers.json", normalised="Normalize" in kinds)
+    return Pooling(mode, "Normalize" in kinds, _read_max_length(directory), prompts)
 
 
 def _read_mode(path: Path, hidden_size: int) -> PoolingMode:
@@ -158,18 +158,20 @@ def _read_mode(path: Path, hidden_size: int) -> PoolingMode:
     return known[modes[0]]
 
 
-def _heed_prompts(path: Path, *, normalised: bool) -> None:
-    """Stops at a prompt that stands before every text without being asked for, which would silently be missing; says
-    what else of a model's use is up to its user."""
+def _read_prompts(path: Path, *, normalised: bool) -> tuple[tuple[str, str], ...]:
+    """The prompts by name. Stops at one that stands before every text without being asked for, which would silently be
+    missing; says what else of a model's use is up to its user."""
     values = _read_object(path) if path.is_file() else {}
     if (name := values.get("default_prompt_name")) is not None:
         raise CheckpointError(f"{path}: default_prompt_name is {name!r}; jaxlm puts no prompt before a text by itself")
     prompts = values.get("prompts")
-    if isinstance(prompts, dict) and (told := {name: text for name, text in prompts.items() if text}):
+    prompts = {str(name): str(text) for name, text in prompts.items()} if isinstance(prompts, dict) else {}
+    if told := {name: text for name, text in prompts.items() if text}:
         listed = ", ".join(f"{name} {text!r}" for name, text in told.items())
         log.info("%s has prompts (%s): they are put before texts where you ask for it", path, listed)
     if (compared := values.get("similarity_fn_name")) not in (None, "cosine") and not normalised:
         log.warning("%s: vectors are compared by %s; search, predict and evaluate compare by cosine", path, compared)
+    return tuple(prompts.items())
 
 
 def _read_max_length(directory: Path) -> int | None:
@@ -220,7 +222,7 @@ def write_pooling(directory: Path, config: BertConfig) -> None:
             "do_lower_case": False,
         },
         "config_sentence_transformers.json": {
-            "prompts": {},
+            "prompts": dict(pooling.prompts),
             "default_prompt_name": None,
             "similarity_fn_name": "cosine",
         },

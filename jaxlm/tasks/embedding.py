@@ -78,7 +78,8 @@ class Embedding(Task):
     def configure(self, config: BertConfig) -> BertConfig:
         given, settings = config.pooling or Pooling(), self.settings
         normalize = given.normalize if settings.normalize is None else settings.normalize
-        pooling = Pooling(settings.pooling or given.mode, normalize, self.stage.data.max_length)
+        mode, max_length = settings.pooling or given.mode, self.stage.data.max_length
+        pooling = dataclasses.replace(given, mode=mode, normalize=normalize, max_length=max_length)
         return dataclasses.replace(config, pooling=pooling)
 
     def facts(self) -> dict[str, Any]:

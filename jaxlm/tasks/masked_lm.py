@@ -71,13 +71,14 @@ class MaskedLM(Task):
         return Examples(tokens, np.zeros(len(tokens), np.int8), offsets, {}, places, table.source), 0
 
     def examples_to_predict(self, table: Table) -> tuple[Examples, int]:
-        """Whole texts, with `mask_offsets [examples, most]`: where each [MASK] lies, -1 for none.
+        """Whole texts or pairs, with `mask_offsets [examples, most]`: where each [MASK] lies, -1 for none.
 
         Raises:
           UserError: a text has no [MASK], or is longer than the model reads.
         """
         longest, mask = self.stage.data.max_length, self.tokenizer.special_ids["mask"]
-        encoded = self.tokenizer.encode(table.texts, max_length=longest + 1)  # one more shows that a text is too long
+        # One more shows that a text is too long.
+        encoded = self.tokenizer.encode(table.texts, table.pairs, max_length=longest + 1)
         lengths = np.diff(encoded.offsets)
         masked = np.flatnonzero(encoded.input_ids == mask)
         example = np.searchsorted(encoded.offsets, masked, side="right") - 1
@@ -188,11 +189,13 @@ class MaskedLM(Task):
         return {"probabilities": probabilities.reshape(shape), "tokens": tokens.reshape(shape)}
 
     def predictions(self, outputs: dict[str, np.ndarray], examples: Examples) -> Iterator[dict[str, Any]]:
-        """`{"text": "Paris is the [MASK].", "masks": [[{"token": "capital", "probability": 0.99}, ...], ...]}`."""
+        """`{"text": "Paris is the [MASK].", "masks": [[{"token": "capital", "probability": 0.99}, ...], ...]}`, and
+        `text_pair`, whose masks come after the text's, of pairs."""
         counts = (examples.targets["mask_offsets"] >= 0).sum(1)
+        pairs = examples.records.pairs
         for row, text in enumerate(examples.records.texts):
-            yield {
-                "text": text,
+            texts = {"text": text} if pairs is None else {"text": text, "text_pair": pairs[row]}
+            yield texts | {
                 "masks": [
                     [
                         {"token": self.tokenizer.token(int(token)), "probability": float(probability)}

@@ -99,16 +99,21 @@ def test_models_that_pool_differently_are_different_programs() -> None:
     assert graphs[0] != graphs[1]
 
 
+PROMPTS = (("query", "find: "), ("document", ""))
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    config = dataclasses.replace(CONFIG, pooling=Pooling("cls", normalize=True, max_length=9))
+    config = dataclasses.replace(CONFIG, pooling=Pooling("cls", normalize=True, max_length=9, prompts=PROMPTS))
     SentenceEncoder.save_params(tmp_path / "model", config, random_params(SentenceEncoder, config))
     return tmp_path / "model"
 
 
 def test_a_directory_reads_back_and_automodel_opens_it_with_the_same_hidden_states(saved: Path) -> None:
     read = SentenceEncoder.from_pretrained(saved)
-    assert read.config.pooling == Pooling("cls", normalize=True, max_length=9)
+    assert read.config.pooling == Pooling("cls", normalize=True, max_length=9, prompts=PROMPTS)
+    stated = json.loads((saved / "config_sentence_transformers.json").read_text())
+    assert stated["prompts"] == {"query": "find: ", "document": ""}
     assert (saved / "2_Normalize").is_dir()
     assert json.loads((saved / "config.json").read_text())["architectures"] == ["BertModel"]
     reference, report = transformers.AutoModel.from_pretrained(saved, output_loading_info=True)

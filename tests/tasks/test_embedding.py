@@ -488,12 +488,13 @@ def test_pairs_chosen_by_a_label_may_be_judged_by_scores(tokenizer: TextTokenize
 
 
 def test_pooling_is_that_of_the_weights_unless_told(tokenizer: TextTokenizer) -> None:
-    given = dataclasses.replace(CONFIG, pooling=Pooling("cls", True, 64))
+    prompts = (("query", "find: "),)
+    given = dataclasses.replace(CONFIG, pooling=Pooling("cls", True, 64, prompts))
     told = EmbeddingSettings(pooling="mean", normalize=False)
     for settings, of, expected in (
         (EmbeddingSettings(), CONFIG, Pooling("mean", False, 32)),
-        (EmbeddingSettings(), given, Pooling("cls", True, 32)),
-        (told, given, Pooling("mean", False, 32)),
+        (EmbeddingSettings(), given, Pooling("cls", True, 32, prompts)),
+        (told, given, Pooling("mean", False, 32, prompts)),
     ):
         assert Embedding(stage("contrastive"), tokenizer, settings).configure(of).pooling == expected
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, SequenceClassifierOutput
 from jaxlm.tasks import task_of
 from jaxlm.tasks.ranking import Ranking
+from jaxlm.tasks.regression import Regression
 
 from ..conftest import make_sentences
 from ..models.reference import assert_gradients_equal, flat_params, quick_jit, random_params
@@ -252,7 +254,7 @@ def test_scores_are_those_of_transformers_and_of_cross_encoder_on_the_saved_dire
         {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity", "version": "4.0.1"}},
         {"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"},
     ],
-    ids=["of today", "of old"],
+    ids=["of version 4", "of old"],
 )
 def test_a_cross_encoder_of_sentence_transformers_is_a_ranking_model(
     trained: Path, tmp_path: Path, entry: dict[str, Any]
@@ -266,6 +268,17 @@ def test_a_cross_encoder_of_sentence_transformers_is_a_ranking_model(
     config = BertConfig.from_json(tmp_path / "config.json")
     assert task_of(tmp_path, config) is Ranking
     assert task_of(tmp_path, dataclasses.replace(config, score_activation=None)) is not Ranking
+
+
+def test_a_cross_encoder_that_sentence_transformers_saved_is_a_ranking_model(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "model", tmp_path / "plain")
+    plain = json.loads((tmp_path / "plain" / "config.json").read_text())
+    del plain["sentence_transformers"], plain["jaxlm"]
+    (tmp_path / "plain" / "config.json").write_text(json.dumps(plain))
+    CrossEncoder(str(tmp_path / "plain"), device="cpu").save_pretrained(str(tmp_path / "theirs"))
+    assert "sentence_transformers" not in json.loads((tmp_path / "theirs" / "config.json").read_text())
+    kinds = [task_of(path, BertConfig.from_json(path / "config.json")) for path in sorted(tmp_path.iterdir())]
+    assert kinds == [Regression, Ranking]
 
 
 def test_a_long_pair_loses_tokens_of_its_passage_and_is_counted(tokenizer: TextTokenizer) -> None:
