@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from jaxlm.config import DataSettings
 from jaxlm.data import files
-from jaxlm.data.columns import Columns
+from jaxlm.data.columns import ID_NAMES, TEXT_NAMES, Columns
 from jaxlm.data.files import Row
 from jaxlm.data.header import is_number, looks_like_header
 from jaxlm.data.labels import label_name, read_label
@@ -35,13 +35,25 @@ PAIRS = GroupNames(
     first=("anchor", "query", "sentence1", "question1", "question", "premise", "text_a", "text", "sentence", "sent0",
            "sentence_a", "source"),
     second=(*_FIT, "sentence2", "question2", "answer", "passage", "document", "hypothesis", "text_b", "text_pair",
-            "sentence_b", "response", "target", "paraphrase", "sent1"),
+            "sentence_b", "response", "target", "paraphrase", "sent1", "sentence"),
     score=("score", "similarity", "similarity_score", "relatedness_score", "label", "labels", "is_duplicate",
            "gold_label", "relevance"),
 )  # fmt: skip
 PASSAGES = GroupNames(
     first=("query", "question", "anchor", "text", "text_a", "sentence", "sentence1"),
-    second=(*_FIT, "passage", "document", "answer", "doc", "response", "text_pair", "text_b", "sentence2", "content"),
+    second=(
+        *_FIT,
+        "passage",
+        "document",
+        "answer",
+        "doc",
+        "response",
+        "text_pair",
+        "text_b",
+        "sentence2",
+        "content",
+        "sentence",
+    ),
     score=("label", "labels", "relevance", "score", "grade", "rel"),
 )
 
@@ -82,8 +94,10 @@ def read_groups(
     )
     good = rows_of_a_table(spec, rows, settings, problems)
     columns, named = _columns(spec, good, settings, names)
-    first = columns.find("text", settings.text, names.first)
-    second = columns.find("text_pair", settings.text_pair, names.second)
+    second = None if settings.text_pair is None else columns.find("text_pair", settings.text_pair, ())
+    first = columns.find("text", settings.text, names.first, but=second)
+    if second is None:
+        second = columns.find("text_pair", None, names.second, but=first)
     negative = columns.find("negative", settings.negative, names.negative) if labelled else None
     score = columns.find("label", settings.label, names.score) if labelled else None
     found = (first, second, negative, score)
@@ -131,7 +145,9 @@ def _columns(spec: str, rows: list[Row], settings: DataSettings, usual_names: Gr
     usual = set(itertools.chain(*usual_names))
     header = settings.header == "yes"
     if settings.header == "auto":
-        header = bool(asked & set(cells)) or sum(cell.lower() in usual for cell in cells) >= 2
+        lowered = {cell.lower() for cell in cells}
+        beside_an_id = bool(lowered & {*usual, *TEXT_NAMES}) and bool(lowered & set(ID_NAMES))
+        header = bool(asked & set(cells)) or sum(cell.lower() in usual for cell in cells) >= 2 or beside_an_id
     strange_names = not header and looks_like_header(spec, rows, settings)
     if not header and not strange_names:
         return Columns(spec, positions, None), False

@@ -91,11 +91,13 @@ class MultiLabel(SequenceTask):
 
         logits, truth = outputs["logits"].astype(np.float64), examples.targets["labels"].astype(int)
         guess = (_sigmoid(logits) >= self.threshold).astype(int)
-        precision, recall, f1, support = precision_recall_fscore_support(truth, guess, average=None, zero_division=0)
+        # A single column is binary to scikit-learn, with two classes.
+        chosen = {"zero_division": 0} | ({"labels": [1]} if len(self.labels) == 1 else {})
+        precision, recall, f1, support = precision_recall_fscore_support(truth, guess, average=None, **chosen)
         losses = np.logaddexp(0, logits) - truth * logits
         return {
             "loss": float(losses.mean()),
-            "micro_f1": float(f1_score(truth, guess, average="micro", zero_division=0)),
+            "micro_f1": float(f1_score(truth, guess, average="micro", **chosen)),
             "macro_f1": float(f1.mean()),
             "subset_accuracy": float((guess == truth).all(1).mean()),
             "threshold": self.threshold,

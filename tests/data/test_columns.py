@@ -48,6 +48,18 @@ def test_two_columns_without_names_are_a_pair_to_a_model_of_pairs(tmp_path: Path
         assert list(zip(table.texts, table.pairs or [], strict=True)) == [tuple(row.split("\t")) for row in rows]
 
 
+@pytest.mark.parametrize("task", ["embedding", "ranking"])
+@pytest.mark.parametrize("names", ["question,sentence", "sentence,text"])
+def test_texts_that_belong_together_are_two_columns(tmp_path: Path, task: str, names: str) -> None:
+    one, other = names.split(",")
+    rows = f"{names},label\nwho,she,1\nwhat,it,0\n"
+    chosen = {"text_pair": "text"} if other == "text" else {}
+    table = read(task, tmp_path / "a.csv", rows, **chosen)
+    assert (table.texts, table.pairs) == (["who", "what"], ["she", "it"])
+    turned = read(task, tmp_path / "a.csv", rows, text=other, text_pair=one)
+    assert (turned.texts, turned.pairs) == (["she", "it"], ["who", "what"])
+
+
 REVIEWS = [("12311_10", "a film that is longer than its name"), ("8348_2", "so so, all in all, and long"),
            ("1_1", "so so, all in all, and long")]  # fmt: skip
 
@@ -57,6 +69,9 @@ def test_a_header_of_an_id_and_a_text_is_no_text(tmp_path: Path, names: str, quo
     lines = [names, *(f"{quote}{key}{quote}\t{text}" for key, text in REVIEWS)]
     table = read("classification", tmp_path / "test.tsv", "\n".join(lines), labelled=False)
     assert table.texts == [text for _, text in REVIEWS]
+    with pytest.raises(WhichColumn, match="which column is the first text"):
+        read("embedding", tmp_path / "test.tsv", "\n".join(lines), labelled=False)
+    assert len(read("embedding", tmp_path / "test.tsv", "\n".join(lines), labelled=False, text="1")) == 3
 
 
 def test_ids_that_differ_more_than_texts_are_no_texts(tmp_path: Path) -> None:

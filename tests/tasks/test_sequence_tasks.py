@@ -106,6 +106,14 @@ def test_metrics_of_sets_are_scikit_learns(tokenizer: TextTokenizer) -> None:
     assert found["subset_accuracy"] == pytest.approx(accuracy_score(truth, guess), abs=1e-9)
 
 
+def test_a_single_label_is_judged_by_where_it_applies(tokenizer: TextTokenizer) -> None:
+    logits, truth = DRAW.normal(size=(30, 1)), (DRAW.random((30, 1)) < 0.4).astype(np.float32)
+    found = MultiLabel(Config(), tokenizer, ["toxic"]).metrics({}, {"logits": logits}, split(truth))
+    expected = f1_score(truth[:, 0], logits[:, 0] >= 0)
+    assert (found["micro_f1"], found["macro_f1"]) == pytest.approx((expected, expected), abs=1e-9)
+    assert found["per_class"]["toxic"]["support"] == truth.sum()
+
+
 def test_two_classes_are_judged_as_glue_does(tokenizer: TextTokenizer) -> None:
     logits, truth = DRAW.normal(size=(50, 2)), DRAW.integers(0, 2, 50).astype(np.int32)
     task = Classification(Config(train=TrainSettings(metric="f1")), tokenizer, ["no", "yes"])
