@@ -10,7 +10,7 @@ from typing import NamedTuple
 from jaxlm.config import DataSettings
 from jaxlm.data import files
 from jaxlm.data.files import Row
-from jaxlm.data.tags import is_tag
+from jaxlm.data.tags import is_tag, usual_form
 from jaxlm.data.words import Sentence
 from jaxlm.errors import NoSuchColumn, UserError
 
@@ -27,7 +27,7 @@ class _Layout(NamedTuple):
     tags: int
     width: int
     has_tabs: bool
-    is_marked: bool  # whether the column of tags holds those of entities
+    is_marked: bool  # whether the column of tags holds those of entities, in the usual form
     is_universal: bool  # CoNLL-U: ten columns, of which the first numbers the words
 
 
@@ -113,7 +113,8 @@ def _layout(path: Path, settings: DataSettings, *, tags: bool) -> _Layout:
             "%s: words in column %d and tags in column %d, of %d from 0", path, words % width, place % width, width
         )
     has_tabs = any("\t" in line for _, line in itertools.islice(files.lines(path), _HEAD) if line)
-    return _Layout(words, place, width, has_tabs, bool(rows) and place % width in tagged, is_universal)
+    is_marked = bool(rows) and place % width in tagged and all(is_tag(row[place]) for row in rows)
+    return _Layout(words, place, width, has_tabs, is_marked, is_universal)
 
 
 _BRACKETS = re.compile(r"\([A-Z]\w*\*?\)?|\*\)|\(?\d+\)")  # (DATE*  *)  (GPE)  (12)
@@ -156,7 +157,9 @@ def tag_columns(path: Path, known: Collection[str] = ()) -> list[int]:
     return [
         place
         for place, cells in columns
-        if (all(map(is_tag, cells)) and any(cell != "O" for cell in cells)) or (known and set(cells) <= set(known))
+        if (all(map(is_tag, cells)) and any(cell != "O" for cell in cells))
+        or usual_form(cells, known)
+        or (known and set(cells) <= set(known))
     ]
 
 

@@ -8,13 +8,17 @@ ill-formed: an I- that nothing started starts an entity.
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from jaxlm.errors import UserError
 
 OUTSIDE = "O"
 _TAG = re.compile(r"O|[BIESLUM]-.+", re.DOTALL)
+_FORMS = (
+    re.compile(r"(?P<prefix>[BIESLUM])(?P<sign>[-_:])(?P<type>.+)", re.DOTALL),
+    re.compile(r"(?P<type>.+)(?P<sign>[-_:])(?P<prefix>[BIESLUM])", re.DOTALL),
+)
 _TO_IOBES = {"L": "E", "U": "S", "M": "I"}
 _TO_BILOU = {"E": "L", "S": "U"}
 
@@ -30,6 +34,43 @@ class Entity(NamedTuple):
 def is_tag(tag: object) -> bool:
     """Whether this is O, or one of B-, I-, E-, S-, L-, U- with a type."""
     return isinstance(tag, str) and _TAG.fullmatch(tag) is not None
+
+
+def types_of(tags: Collection[str]) -> set[str]:
+    return {tag[2:] for tag in tags if tag != OUTSIDE and is_tag(tag)}
+
+
+def usual_form(tags: Iterable[str], known: Collection[str] = ()) -> dict[str, str]:
+    """The usual form of tags that are written as `B_PER`, `B:PER`, `PER_B` or `PER-B`, perhaps with - for O (Naver's
+    Korean NER); {} where all have it, or they are no such tags.
+
+    All have to be of one form. A type such as `B_cell` has it by chance: one type has to occur with two prefixes, or
+    several with B alone, or all of the tags are `known`, to a model or from its training data.
+    """
+    tags = set(tags)
+    outside = {"-"} & tags if OUTSIDE not in tags else set()
+    names = tags - {OUTSIDE} - outside
+    of_known = usual_form(known) if known else {}
+    if not names or names <= types_of(known) or (names <= set(known) and not of_known):
+        return {}
+    for form in _FORMS:
+        found = [match for name in names if (match := form.fullmatch(name))]
+        if len(found) < len(names) or len({match["sign"] for match in found}) > 1:
+            continue
+        usual = {match[0]: f"{match['prefix']}-{match['type']}" for match in found}
+        if names == set(usual.values()):  # but for what is outside
+            return dict.fromkeys(outside, OUTSIDE)
+        two_prefixes = len({match["type"] for match in found}) < len(names)
+        several_begin = len(names) > 1 and {match["prefix"] for match in found} == {"B"}
+        if two_prefixes or several_begin or set(usual.values()) <= {*known, *of_known.values()}:
+            return usual | dict.fromkeys(outside, OUTSIDE)
+    return {}
+
+
+def in_usual_form(tags: Collection[str]) -> list[str]:
+    """The tags of a model as `B-PER`, whatever form they are written in."""
+    usual = usual_form(tags)
+    return [usual.get(tag, tag) for tag in tags]
 
 
 def _split(tag: str) -> tuple[str, str]:

@@ -5,12 +5,12 @@ import functools
 import logging
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from jaxlm.data.files import Row
 from jaxlm.data.sources import Problems, Table
-from jaxlm.data.tags import as_iob2, is_tag
+from jaxlm.data.tags import as_iob2, is_tag, types_of, usual_form
 from jaxlm.errors import UserError
 
 log = logging.getLogger("jaxlm")
@@ -81,6 +81,9 @@ def word_table(
     problems = Problems(source, bad_rows)
     table = WordTable(source, [], None, [] if intents else None, [], skipped=problems.counts, tags=[] if tags else None)
     sentences = list(sentences)
+    usual = usual_form(_tags_of(sentences), known_tags) if tags else {}
+    if usual:
+        sentences = _renamed(sentences, usual)
     sentences, read_as = _with_types(sentences, known_tags) if tags else (sentences, "")
     flat = tags and not intents and not any(is_tag(tag) for sentence in sentences for tag in sentence.tags or ())
     for sentence in sentences:
@@ -121,7 +124,20 @@ def word_table(
         kinds = len({tag for sentence in table.tags for tag in sentence})
         return dataclasses.replace(table, flat=True, remarks=(f"{kinds} tags without B- and I-, taken as they are",))
     in_iob2, remark = as_iob2(source, table.places, table.tags)
-    return dataclasses.replace(table, tags=in_iob2, remarks=(read_as or remark,))
+    written = tuple(f"{tag} and the like are read as {usual[tag]}" for tag in sorted(usual)[-1:])
+    return dataclasses.replace(table, tags=in_iob2, remarks=(*written, read_as or remark))
+
+
+def _tags_of(sentences: Iterable[Sentence]) -> Counter[str]:
+    return Counter(tag for sentence in sentences for tag in sentence.tags or ())
+
+
+def _renamed(sentences: Iterable[Sentence], names: Mapping[str, str]) -> list[Sentence]:
+    """The sentences with tags of entities in place of their own."""
+    return [
+        sentence._replace(tags=[names.get(tag, tag) for tag in sentence.tags or ()] or None, stray=None)
+        for sentence in sentences
+    ]
 
 
 def _with_types(sentences: list[Sentence], known_tags: Collection[str]) -> tuple[list[Sentence], str]:
@@ -131,21 +147,18 @@ def _with_types(sentences: list[Sentence], known_tags: Collection[str]) -> tuple
     Several types beside an O that is more frequent than any, as in Few-NERD, are of entities: neighbours of one type
     are one. So are types, however few, that are all those of known tags.
     """
-    every = Counter(tag for sentence in sentences for tag in sentence.tags or ())
+    every = _tags_of(sentences)
     if {"B", "O"} <= set(every) <= {*"OBIESMLU"}:
         form, read_as = "{}-ENTITY", ""
     elif (
         every.most_common(1)[:1] == [("O", every["O"])]
         and len(every) > 2
         and all(tag[1:2] not in ("", "-") for tag in every if tag != "O")
-    ) or set() < set(every) - {"O"} <= {tag[2:] for tag in known_tags if tag[1:2] == "-"} - {"ENTITY"}:
+    ) or set() < set(every) - {"O"} <= types_of(known_tags) - {"ENTITY"}:
         form, read_as = "I-{}", "tags are types without B- and I-: neighbours of one type are taken as one entity"
     else:
         return sentences, ""
-    named = [[tag if tag == "O" else form.format(tag) for tag in sentence.tags or ()] for sentence in sentences]
-    return [
-        sentence._replace(tags=tags or None, stray=None) for sentence, tags in zip(sentences, named, strict=True)
-    ], read_as
+    return _renamed(sentences, {tag: form.format(tag) for tag in every if tag != "O"}), read_as
 
 
 def raw_texts(texts: Sequence[str | bytes]) -> Iterator[Sentence]:

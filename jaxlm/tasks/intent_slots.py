@@ -12,7 +12,7 @@ import numpy as np
 from jaxlm.config import Stage
 from jaxlm.data.loader import Examples
 from jaxlm.data.sources import Table
-from jaxlm.data.tags import guesses_as_iob2
+from jaxlm.data.tags import guesses_as_iob2, in_usual_form
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, BertForIntentAndSlots, IntentAndSlotsOutput
@@ -61,7 +61,7 @@ class IntentAndSlots(TokenClassification):
 
     @classmethod
     def for_model(cls, stage: Stage, tokenizer: TextTokenizer, config: BertConfig) -> Self:
-        tags, names = list(config.id2label.values()), list(config.id2intent.values())
+        tags, names = in_usual_form(config.id2label.values()), list(config.id2intent.values())
         task = cls(stage, tokenizer, tags, names, config.facts.get("overlap"))
         task.foreign = "task" not in config.facts
         return task

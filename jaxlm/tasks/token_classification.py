@@ -13,7 +13,7 @@ import optax
 from jaxlm.config import DataSettings, Stage
 from jaxlm.data.loader import Examples
 from jaxlm.data.sources import Table
-from jaxlm.data.tags import OUTSIDE, as_said_by, entities, guesses_as_iob2, is_tag
+from jaxlm.data.tags import OUTSIDE, as_said_by, entities, guesses_as_iob2, in_usual_form, is_tag
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.data.windows import windows_of_words
 from jaxlm.data.word_files import read_words
@@ -75,7 +75,7 @@ class TokenClassification(Task):
 
     @classmethod
     def for_model(cls, stage: Stage, tokenizer: TextTokenizer, config: BertConfig) -> Self:
-        tags = list(config.id2label.values())
+        tags = in_usual_form(config.id2label.values())
         task = cls(stage, tokenizer, tags, config.facts.get("overlap"), flat=not any(map(is_tag, tags)))
         task.foreign = "task" not in config.facts
         return task
@@ -261,7 +261,7 @@ def tags_of(train: Table, shape: BertConfig, *, new_head: bool) -> list[str]:
     if len(found) < 2:
         reason = f"all tags are {found.pop()}" if table.flat else "no word is part of an entity, all tags are O"
         raise UserError(f"{train.source}: {reason}")
-    own = list(shape.id2label.values())
+    own = in_usual_form(shape.id2label.values())
     if found <= set(own) and not new_head:
         return own
     return [*outside, *sorted(found - outside, key=lambda tag: ("" if table.flat else tag[2:], tag))]

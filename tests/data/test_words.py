@@ -87,6 +87,52 @@ def test_tags_of_one_type_that_has_no_name_get_one(tmp_path: Path) -> None:
     assert (segmented.flat, segmented.tags) == (True, [["B", "E", "S"], ["S"]])
 
 
+PEOPLE = "Ada {B}\nLovelace {I}\nlikes {O}\n東京 {L}\n"
+
+
+@pytest.mark.parametrize(
+    ("b", "i", "o", "place"),
+    [
+        ("B_PER", "I_PER", "O", "B_LOC"),
+        ("B:PER", "I:PER", "O", "B:LOC"),
+        ("PER_B", "PER_I", "-", "LOC_B"),  # Naver's Korean NER
+        ("PER-B", "PER-I", "O", "LOC-B"),
+        ("B-PER", "I-PER", "-", "B-LOC"),
+        ("B_PER", "E_PER", "O", "S_LOC"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.conll", "a.jsonl"])
+def test_tags_in_another_form_than_b_and_a_dash_are_of_entities(
+    tmp_path: Path, name: str, b: str, i: str, o: str, place: str
+) -> None:
+    content = PEOPLE.format(B=b, I=i, O=o, L=place)
+    if name.endswith("jsonl"):
+        words, tags = zip(*(line.split() for line in content.splitlines()), strict=True)
+        content = json.dumps({"tokens": words, "tags": tags})
+    table = read(write(tmp_path / name, content))
+    assert (table.flat, table.tags) == (False, [["B-PER", "I-PER", "O", "B-LOC"]])
+    assert "and the like are read as" in table.remarks[0]
+
+
+def test_types_that_look_like_prefixed_tags_are_types(tmp_path: Path) -> None:
+    others = "Ada O\nsaw O\nit O\n"
+    cells = read(write(tmp_path / "cells.conll", "lymphocyte B_cell\nhepatitis virus_A\n" + others))
+    assert cells.tags == [["B-B_cell", "B-virus_A", "O", "O", "O"]]
+    mixed = read(write(tmp_path / "mixed.conll", "a B_PER\nb I_PER\nc thing\n" + others))  # not all have the form
+    assert mixed.known_labels == {"O", "B-B_PER", "B-I_PER", "B-thing"}
+
+
+def test_tags_in_another_form_are_read_as_the_model_and_its_training_data_have_them(tmp_path: Path) -> None:
+    path = str(write(tmp_path / "few.conll", "Ada B_PER\nfilm O\nsaw O\n"))  # by itself one type, B_PER
+
+    def tags(*known: str) -> Any:
+        return read_words(path, "test", DataSettings(), tags=True, intents=False, known_tags=known).tags
+
+    for known in (("O", "B-PER", "I-PER"), ("O", "B_PER", "I_PER", "B_LOC")):
+        assert tags(*known) == [["B-PER", "O", "O"]]
+    assert tags("O", "B-B_PER", "B-I_PER") == [["B-B_PER", "O", "O"]]  # a model that was trained on such types
+
+
 FEW_NERD = "Rowan\tperson-actor\nAtkinson\tperson-actor\nParis\tlocation-GPE\nis\tO\nso\tO\n.\tO\n"
 
 

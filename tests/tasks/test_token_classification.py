@@ -198,6 +198,23 @@ def test_a_model_remembers_how_its_windows_overlap(tokenizer: TextTokenizer, tin
     assert len(again.examples(table)[0]) == len(wider.examples(table)[0])
 
 
+def test_a_model_with_tags_in_another_form_says_them_in_the_usual_one(
+    tokenizer: TextTokenizer, tiny_model: Path, tmp_path: Path
+) -> None:
+    own = ["O", "B_LOC", "B_PER", "I_PER"]
+    config = dataclasses.replace(BertConfig.from_json(tiny_model / "config.json"), id2label=dict(enumerate(own)))
+    task = TokenClassification.for_model(Config(task="token_classification"), tokenizer, config)
+    path = tmp_path / "a.conll"
+    path.write_text("good B_PER\nfilm I_PER\nthis O\n\nbad B_PER\n")
+    table = task.read(str(path), "test", DataSettings(), known_labels=own)
+    guess = [["B-PER", "I-PER", "O"], ["B-LOC"]]
+    outputs, examples = outputs_of(task, table, guess)
+    assert [found["tags"] for found in task.predictions(outputs, examples)] == guess
+    metrics = task.metrics({"tag_loss": 1.0, "tag_weight": 1.0}, outputs, examples)
+    assert (metrics["accuracy"], metrics["per_class"]["PER"]["support"]) == (0.75, 2)
+    assert tags_of(table, config, new_head=False) == ["O", "B-LOC", "B-PER", "I-PER"]
+
+
 def test_a_tagger_trained_further_keeps_its_tags_unless_a_new_head_is_asked_for(tiny_model: Path) -> None:
     own = ["B-PER", "I-PER", "O", "B-LOC", "I-LOC", "B-ORG"]  # in an order of its own
     shape = dataclasses.replace(BertConfig.from_json(tiny_model / "config.json"), id2label=dict(enumerate(own)))
