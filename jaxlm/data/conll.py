@@ -18,6 +18,7 @@ log = logging.getLogger("jaxlm")
 
 _DOCUMENT_MARKS = ("-DOCSTART-", "#begin document", "#end document", "###MEDLINE:")  # CoNLL-2003, -2012, JNLPBA
 _HEAD = 500  # lines by which a file's columns are told apart
+_NAMES_OF_WORDS = {"token", "tokens", "word", "words", "form"}
 
 
 class _Layout(NamedTuple):
@@ -29,6 +30,7 @@ class _Layout(NamedTuple):
     has_tabs: bool
     is_marked: bool  # whether the column of tags holds those of entities, in the usual form
     is_universal: bool  # CoNLL-U: ten columns, of which the first numbers the words
+    header: list[str] | None  # names of the columns, where the first row holds them
 
 
 def read_columns(path: Path, settings: DataSettings, *, tags: bool) -> Iterator[Sentence]:
@@ -42,7 +44,7 @@ def read_columns(path: Path, settings: DataSettings, *, tags: bool) -> Iterator[
         cells: list[list[str]] = []
         for number, line in sentence:
             values = [] if line is None else _cells(line)
-            if line and not cells and _is_comment(line, values, layout):
+            if line and (values == layout.header or _is_comment(line, values, layout, ahead=not cells)):
                 continue
             if line is None:
                 problem = Sentence(Row(number, []), problem="not UTF-8")
@@ -73,7 +75,7 @@ def _layout(path: Path, settings: DataSettings, *, tags: bool) -> _Layout:
     Raises:
       UserError: the columns that are asked for are not there, or it cannot be told which hold the tags.
     """
-    blocks = _head(path)
+    header, blocks = _head(path)
     rows = [row for block in blocks for row in block]
     width = len(rows[0]) if rows else 1
     if rows and path.name.lower().split(".")[-1] == "csv" and "," in "".join(rows[0]):
@@ -90,13 +92,13 @@ def _layout(path: Path, settings: DataSettings, *, tags: bool) -> _Layout:
         words = 1 if is_numbered else 0
     if place is None and tags and is_universal:
         place = 3  # the universal part of speech
-    elif place is None and tags and is_numbered and len(tagged) > 1:
-        found = ", ".join(map(str, tagged))
-        raise UserError(f"{path}: columns {found} hold tags, as it seems; which are meant? --data.tags NUMBER")
-    elif place is None and tags and is_numbered and tagged:
-        place = tagged[0]
     elif place is None and tags and tagged == [words]:
         raise UserError(f"{path}: its first column holds the tags, as it seems: --data.tags 0 --data.words 1")
+    elif place is None and tags and (is_numbered or width - 1 not in tagged):  # else the last, as in CoNLL-2003
+        if len(tagged) > 1:
+            found = ", ".join(f"{column} ({header[column]})" if header else str(column) for column in tagged)
+            raise UserError(f"{path}: columns {found} hold tags, as it seems; which are meant? --data.tags NUMBER")
+        place = tagged[0] if tagged else None
     place = -1 if place is None else place
     if tags and any(_BRACKETS.fullmatch(row[place]) for row in rows if -len(row) <= place < len(row)):
         raise UserError(
@@ -114,18 +116,20 @@ def _layout(path: Path, settings: DataSettings, *, tags: bool) -> _Layout:
         )
     has_tabs = any("\t" in line for _, line in itertools.islice(files.lines(path), _HEAD) if line)
     is_marked = bool(rows) and place % width in tagged and all(is_tag(row[place]) for row in rows)
-    return _Layout(words, place, width, has_tabs, is_marked, is_universal)
+    return _Layout(words, place, width, has_tabs, is_marked, is_universal, header)
 
 
 _BRACKETS = re.compile(r"\([A-Z]\w*\*?\)?|\*\)|\(?\d+\)")  # (DATE*  *)  (GPE)  (12)
 
 
-def _is_comment(line: str, cells: list[str], layout: _Layout) -> bool:
-    """Whether a line ahead of a sentence is a comment: the word # has its columns, and a tag among them."""
+def _is_comment(line: str, cells: list[str], layout: _Layout, *, ahead: bool) -> bool:
+    """Whether a line is a comment: the word # has its columns, and a tag among them. Within a sentence, not ahead of
+    it, only the lack of tabs where there are some makes a comment (HIPE-2022); other lines may be broken rows."""
     if line[:2] not in ("# ", "#\t"):
         return False
-    no_row = len(cells) != layout.width or (layout.has_tabs and "\t" not in line)
-    return no_row or (layout.is_marked and not is_tag(cells[layout.tags]))
+    if layout.has_tabs and "\t" not in line:
+        return True
+    return ahead and (len(cells) != layout.width or (layout.is_marked and not is_tag(cells[layout.tags])))
 
 
 def _counts(block: list[list[str]]) -> bool:
@@ -137,20 +141,35 @@ def _counts(block: list[list[str]]) -> bool:
     return bool(numbers) and numbers[0] in (0, 1) and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
-def _head(path: Path) -> list[list[list[str]]]:
-    """The cells of the lines at a CoNLL file's head, by sentence, without comments."""
+def _head(path: Path) -> tuple[list[str] | None, list[list[list[str]]]]:
+    """The names of a CoNLL file's columns, where its first row holds them, and the cells of the lines at its head, by
+    sentence, without comments."""
     blocks: list[list[list[str]]] = [[]]
     for _, line in itertools.islice(files.lines(path), _HEAD):
         if line is not None and _is_break(line):
             blocks.append([])
         elif line and line[:2] not in ("# ", "#\t"):
             blocks[-1].append(_cells(line))
-    return [block for block in blocks if block]
+    blocks = [block for block in blocks if block]
+    rows = [row for block in blocks for row in block]
+    if rows and _is_header(rows[0], rows[1:]):
+        parted = [[row for row in block if row != rows[0]] for block in blocks]
+        return rows[0], [block for block in parted if block]
+    return None, blocks
+
+
+def _is_header(first: list[str], rest: list[list[str]]) -> bool:
+    """A word may be "token", too; then it or its tag occurs again."""
+    others = [row for row in rest if row != first]  # files that were put together have several
+    if len(first) < 2 or not others or _NAMES_OF_WORDS.isdisjoint(cell.lower() for cell in first):
+        return False
+    again = any(cell == name for row in others for cell, name in zip(row, first, strict=False))
+    return not again and not any(map(is_tag, first))
 
 
 def tag_columns(path: Path, known: Collection[str] = ()) -> list[int]:
     """Columns that hold tags such as O and B-PER, or `known` ones, and nothing else, at a CoNLL file's head."""
-    rows = [row for block in _head(path) for row in block]
+    rows = [row for block in _head(path)[1] for row in block]
     if not rows or len(rows[0]) < 2 or any(len(row) != len(rows[0]) for row in rows):
         return []
     columns = enumerate(zip(*rows, strict=True))

@@ -216,6 +216,41 @@ def test_predict_reads_tagged_files_as_training_does(tmp_path: Path, name: str) 
     assert len(read("token_classification", text, labelled=False)) == 2
 
 
+@pytest.mark.parametrize("row", ["{0} {1} lemma", "{0} NN {1} _", "{0} {1} NoSpaceAfter"])
+@pytest.mark.parametrize("sign", ["-", "_"])
+def test_tags_are_in_the_column_that_holds_entities_though_it_is_not_the_last(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, row: str, sign: str
+) -> None:
+    tagged = (line and row.format(*line.split()) for line in NER.replace("-", sign).splitlines())
+    path = write(tmp_path / "a.conll", "\n".join(tagged))
+    with caplog.at_level(logging.INFO, "jaxlm"):
+        found = read("token_classification", path)
+    assert (found.words, found.tags) == (
+        [["EU", "rejects", "German"], ["Peter", "Blackburn"]],
+        [["B-ORG", "O", "B-MISC"], ["B-PER", "I-PER"]],
+    )
+    assert f"tags in column {row.split().index('{1}')}, of" in caplog.text
+
+
+HIPE = (
+    "TOKEN\tNE-COARSE-LIT\tNE-COARSE-METO\tNE-FINE-LIT\tMISC\n# hipe2022:document_id = 1\n# language = fr\n"
+    "Ada\tB-pers\tO\tB-pers.ind\t_\n# segment_iiif_link = _\nsmiled\tO\tO\tO\tNoSpaceAfter\n#\tO\tO\tO\t_\n\n"
+    "TOKEN\tNE-COARSE-LIT\tNE-COARSE-METO\tNE-FINE-LIT\tMISC\n# hipe2022:document_id = 2\nToken\tO\tO\tO\t_\n"
+)
+
+
+def test_names_of_columns_and_comments_of_hipe_are_no_words(tmp_path: Path) -> None:
+    path = write(tmp_path / "HIPE-2022-fr.tsv", HIPE)
+    message = r"columns 1 \(NE-COARSE-LIT\), 3 \(NE-FINE-LIT\) hold tags, as it seems; which .*--data\.tags NUMBER"
+    with pytest.raises(UserError, match=message):
+        read("token_classification", path)
+    found = read("token_classification", path, tags="1")
+    assert (found.words, found.tags) == ([["Ada", "smiled", "#"], ["Token"]], [["B-pers", "O", "O"], ["O"]])
+    assert read("token_classification", path, labelled=False).words == found.words
+    words = write(tmp_path / "pos.tsv", "token\tNOUN\n.\tPUNCT\n\nword\tNOUN\n")
+    assert read("token_classification", words).words == [["token", "."], ["word"]]
+
+
 def test_tags_ahead_of_words_are_not_taken_for_words(tmp_path: Path) -> None:
     path = write(tmp_path / "movies.bio", "O\tfilms\nO\tby\nB-ACTOR\ttom\nI-ACTOR\thanks\n\nO\tfilms\nB-YEAR\t1999\n")
     with pytest.raises(UserError, match=r"--data\.tags 0 --data\.words 1"):
