@@ -144,21 +144,20 @@ def _with_types(sentences: list[Sentence], known_tags: Collection[str]) -> tuple
     """The sentences with tags of prefix and type where theirs are one of these alone, and a remark on it.
 
     B and I, or E and S, L and U, beside O are of one type, as in corpora of diseases or genes, which gets a name.
-    Several types beside an O that is more frequent than any, as in Few-NERD, are of entities: neighbours of one type
-    are one. So are types, however few, that are all those of known tags.
+    Types beside an O that is more frequent than any, as in Few-NERD, are of entities: neighbours of one type are one.
+    So are types, however frequent, that are all those of known tags.
     """
     every = _tags_of(sentences)
+    types = {tag: count for tag, count in every.items() if tag != "O"}
     if {"B", "O"} <= set(every) <= {*"OBIESMLU"}:
         form, read_as = "{}-ENTITY", ""
     elif (
-        every.most_common(1)[:1] == [("O", every["O"])]
-        and len(every) > 2
-        and all(tag[1:2] not in ("", "-") for tag in every if tag != "O")
-    ) or set() < set(every) - {"O"} <= types_of(known_tags) - {"ENTITY"}:
+        types and every["O"] > max(types.values()) and all(tag[1:2] not in ("", "-") for tag in types)
+    ) or set() < set(types) <= types_of(known_tags) - {"ENTITY"}:
         form, read_as = "I-{}", "tags are types without B- and I-: neighbours of one type are taken as one entity"
     else:
         return sentences, ""
-    return _renamed(sentences, {tag: form.format(tag) for tag in every if tag != "O"}), read_as
+    return _renamed(sentences, {tag: form.format(tag) for tag in types}), read_as
 
 
 def raw_texts(texts: Sequence[str | bytes]) -> Iterator[Sentence]:

@@ -143,6 +143,14 @@ def test_types_beside_a_frequent_o_are_of_entities_and_neighbours_are_one(tmp_pa
     assert table.remarks == ("tags are types without B- and I-: neighbours of one type are taken as one entity",)
 
 
+def test_a_single_type_beside_a_frequent_o_is_of_entities(tmp_path: Path) -> None:
+    table = read(write(tmp_path / "one.conll", "breast Disease\ncancer Disease\nis O\nso O\n. O\n\nflu Disease\n! O\n"))
+    assert not table.flat
+    assert table.tags == [["B-Disease", "I-Disease", "O", "O", "O"], ["B-Disease", "O"]]
+    cells = read(write(tmp_path / "cells.conll", "lymphocyte B_cell\nis O\nit O\n"))  # it has the form of one with B
+    assert cells.tags == [["B-B_cell", "O", "O"]]
+
+
 def test_types_of_the_model_are_types_however_few_there_are(tmp_path: Path) -> None:
     path = str(write(tmp_path / "few.txt", "Rowan\tperson-actor\nAtkinson\tperson-actor\nsmiled\tO\n"))
     known = ["O", "B-person-actor", "I-person-actor", "B-location-GPE"]
@@ -229,7 +237,7 @@ BROKEN = {
     "null.jsonl": (GOOD_ROW + '{"tokens": ["a"], "tags": null}\n', "line 2", "tags that are no list"),
     "uneven.jsonl": (GOOD_ROW + '{"tokens": ["a", "b"], "tags": ["O"]}\n', "line 2", "(2 words, 1 tags)"),
     "unnamed.jsonl": (GOOD_ROW + '{"tokens": ["a"], "tags": [3]}\n', "line 2", "numbers without names"),
-    "foreign.jsonl": (GOOD_ROW + '{"tokens": ["a", "b"], "tags": ["O", "NN"]}\n', "line 2", "('NN'), of word 2"),
+    "foreign.jsonl": (GOOD_ROW + '{"tokens": ["a", "b"], "tags": ["B-X", "NN"]}\n', "line 2", "('NN'), of word 2"),
     "no_words.jsonl": (GOOD_ROW + '{"tokens": [], "tags": []}\n', "line 2", "a sentence without words"),
 }
 
