@@ -16,6 +16,7 @@ from typing import IO, Any, NamedTuple
 from jaxlm.errors import UserError
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt")
+OTHER_ENCODING = " (in another encoding all of it has to be written anew: iconv -f LATIN1 -t UTF-8 FILE > NEW)"
 _HEAD = 100  # lines by which a csv's separator is found
 _LONGEST_FIELD = 1 << 28  # characters; the csv module's own limit is shorter than many a document
 _OPENERS: dict[str, Callable[[Path, str], Any]] = {".gz": gzip.open, ".xz": lzma.open}
@@ -159,7 +160,7 @@ def read_json(path: Path) -> Any:
     try:
         return parse_json(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}") from None
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}{OTHER_ENCODING}") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}: no JSON: {error.msg}") from None
 

@@ -23,7 +23,7 @@ from jaxlm.errors import UserError, WhichColumn
 
 log = logging.getLogger("jaxlm")
 
-_ENCODING = " (in another encoding all of it has to be written anew: iconv -f LATIN1 -t UTF-8 FILE > NEW)"
+_ENCODING = files.OTHER_ENCODING
 _SAMPLE = 1000  # rows by which columns are told apart
 
 

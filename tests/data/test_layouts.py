@@ -669,6 +669,25 @@ def test_a_file_in_another_encoding_is_told_how_to_be_written_anew(tmp_path: Pat
         read("classification", path)
 
 
+@pytest.mark.parametrize(
+    ("task", "name", "content"),
+    [
+        ("token_classification", "esp.train", "España B-LOC\n"),
+        ("token_classification", "a.jsonl", '{"tokens": ["España"], "tags": ["B-LOC"]}\n'),
+        ("token_classification", "a.json", '[{"tokens": ["España"], "tags": ["B-LOC"]}]\n'),
+        ("question_answering", "a.jsonl", '{"question": "¿Qué?", "context": "Todo", "answers": []}\n'),
+        ("question_answering", "a.json", '{"data": "España"}\n'),
+    ],
+)
+def test_words_and_questions_in_another_encoding_are_told_so(
+    tmp_path: Path, task: str, name: str, content: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match=r"not UTF-8.*\(.*iconv -f LATIN1 -t UTF-8 FILE > NEW\)"):
+        read(task, path)
+
+
 def folders(tmp_path: Path) -> Path:
     texts = {"pos/1_9.txt": "good\n\nfilm", "pos/0_7.txt": "fine", "neg/0_1.txt": "\ufeffbad", "unsup/0_0.txt": "?"}
     for name, text in (texts | {"pos/.DS_Store": "x", ".git/a": "x", "labels.txt": "x"}).items():
