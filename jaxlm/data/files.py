@@ -19,6 +19,7 @@ FORMATS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt")
 OTHER_ENCODING = " (in another encoding all of it has to be written anew: iconv -f LATIN1 -t UTF-8 FILE > NEW)"
 _HEAD = 100  # lines by which a csv's separator is found
 _LONGEST_FIELD = 1 << 28  # characters; the csv module's own limit is shorter than many a document
+LINES = object()  # in place of the content of a json file that has an object a line
 _OPENERS: dict[str, Callable[[Path, str], Any]] = {".gz": gzip.open, ".xz": lzma.open}
 
 
@@ -123,7 +124,7 @@ def read_rows(path: Path, splits: Sequence[str] = (), *, columns: bool = False) 
       columns: one text a line will not do: a txt file is one of columns with tabs between them.
     """
     if (suffix := data_format(path)) == ".json":
-        return _json(path, splits)
+        return rows_of_json(path, read_json_or_lines(path), splits)
     if suffix == ".txt" and columns:
         return _tsv(path)
     readers = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl, ".parquet": _parquet, ".txt": _txt}
@@ -165,15 +166,26 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}, line {error.lineno}: no JSON: {error.msg}") from None
 
 
-def _json(path: Path, splits: Sequence[str]) -> Iterator[Row]:
-    """A list of rows, or an object of several lists by split, as CLINC150 comes (`train`, `oos_train`, `val`, ...)."""
+def read_json_or_lines(path: Path) -> Any:
+    """The content of a json file; `LINES` where it has an object a line, as the `datasets` library writes.
+
+    Raises:
+      UserError: there is no such file, or it is damaged or no JSON.
+    """
     try:
-        content = read_json(path)
+        return read_json(path)
     except UserError:
         rows = list(itertools.islice(_jsonl(path), 2))
         if any(row.problem for row in rows) or len(rows) < 2:
             raise
-        yield from _jsonl(path)  # an object a line, as some sets are that are called .json
+        return LINES
+
+
+def rows_of_json(path: Path, content: Any, splits: Sequence[str]) -> Iterator[Row]:
+    """The rows in what `read_json_or_lines` gave: of a list, or of an object of several lists by split, as CLINC150
+    comes (`train`, `oos_train`, `val`, ...)."""
+    if content is LINES:
+        yield from _jsonl(path)
         return
     parts = {"": content}
     if isinstance(content, dict):

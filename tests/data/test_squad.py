@@ -88,6 +88,16 @@ def test_every_format_gives_the_same_questions(tmp_path: Path, name: str, conten
     assert facts(read(write(tmp_path / name, content))) == EXPECTED
 
 
+def test_rows_of_a_json_file_may_be_lines_or_lists_by_split(tmp_path: Path) -> None:
+    lines = write(tmp_path / "train.json", jsonl(rows(*QUESTIONS, NONE)))  # as datasets.to_json writes
+    assert facts(read(lines)) == EXPECTED
+    both = write(tmp_path / "both.json", json.dumps({"train": rows(*QUESTIONS, NONE), "validation": rows(NONE)}))
+    assert facts(read(both)) == EXPECTED
+    assert read(both, split="dev").places == ["item 1 of validation"]
+    with pytest.raises(UserError, match="keys train, validation; one of test"):
+        read(both, split="test")
+
+
 def test_parquet_gives_the_same_questions(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows(*QUESTIONS, NONE)), tmp_path / "a.parquet")
     assert facts(read(tmp_path / "a.parquet")) == EXPECTED
