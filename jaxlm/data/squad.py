@@ -20,6 +20,8 @@ from jaxlm.errors import NoSuchColumn, UserError
 
 log = logging.getLogger("jaxlm")
 
+_ID_NAMES = ("id", "qid", "guid")  # SQuAD's, MRQA's, KLUE's
+
 Answer = tuple[str, int]
 """A text, and the character of the context at which it starts."""
 
@@ -64,8 +66,8 @@ def read_questions(spec: str, split: str, settings: DataSettings, *, labelled: b
 
     SQuAD's json (v1.1 and v2.0: articles of paragraphs of questions, https://arxiv.org/abs/1806.03822), or rows with
     `question`, `context`, `answers` (`{"text": [...], "answer_start": [...]}`, a list of such pairs, or flat columns
-    `answer` and `answer_start`) and, where there is one, `id`. A question without an answer has an empty list, or
-    `is_impossible`.
+    `answer` and `answer_start`) and, where there is one, `id`; or, as MRQA has them, rows of a context and its `qas`.
+    A question without an answer has an empty list, or `is_impossible`.
 
     Args:
       spec: a path (.json, .jsonl or .parquet; also .gz, .xz), `tfds:NAME[:SPLIT]` or `hf:NAME[:SPLIT]`.
@@ -128,21 +130,41 @@ def _items_of_articles(articles: list[Any]) -> Iterator[_Item]:
             continue
         for index, paragraph in enumerate(paragraphs, 1):
             within = f"{place}, paragraph {index}"
-            questions = paragraph.get("qas") if isinstance(paragraph, dict) else None
-            if not isinstance(questions, list):
-                yield _Item(within, 'no list of questions ("qas")')
-                continue
-            for count, question in enumerate(questions, 1):
-                if not isinstance(question, dict):
-                    yield _Item(f"{within}, question {count}", "no JSON object")
-                    continue
-                identity = question.get("id")
-                yield _Item(
-                    f"{within}, question {count if identity is None else identity}",
-                    "no id" if identity is None else None,
-                    identity, question.get("question"), paragraph.get("context"), question.get("answers"),
-                    _truth(question.get("is_impossible")),
-                )  # fmt: skip
+            yield from _items_of_paragraph(within, f"{number}.{index}", paragraph)
+
+
+def _items_of_paragraph(place: str, number: str, paragraph: Any) -> Iterator[_Item]:
+    """The questions of a paragraph; one without an id gets its number, as that of a row is its line."""
+    questions = paragraph.get("qas") if isinstance(paragraph, dict) else None
+    if not isinstance(questions, list):
+        yield _Item(place, 'no list of questions ("qas")')
+        return
+    context = paragraph.get("context")
+    for count, question in enumerate(questions, 1):
+        if not isinstance(question, dict):
+            yield _Item(f"{place}, question {count}", "no JSON object")
+            continue
+        answers = question.get("answers")
+        if "detected_answers" in question:  # MRQA's `answers` do not say where they are
+            answers = _detected(question["detected_answers"], context)
+        yield _Item(
+            f"{place}, question {_id(question, count)}", None, _id(question, f"{number}.{count}"),
+            question.get("question"), context, answers, _truth(question.get("is_impossible")),
+        )  # fmt: skip
+
+
+def _id(question: dict[str, Any], otherwise: Any) -> Any:
+    return next((question[name] for name in _ID_NAMES if question.get(name) not in (None, "")), otherwise)
+
+
+def _detected(found: Any, context: Any) -> Any:
+    """MRQA's answers (https://github.com/mrqa/MRQA-Shared-Task-2019): each with the first and the last character of all
+    places where it occurs. As SQuAD has them, or as given where they are something else."""
+    try:
+        spans = [(start, end) for answer in found for start, end in answer["char_spans"]]
+        return [{"text": context[start : end + 1], "answer_start": start} for start, end in spans]
+    except (KeyError, TypeError, ValueError):
+        return found
 
 
 def _items_of_rows(source: str, rows: Iterable[Row], settings: DataSettings) -> Iterator[_Item]:
@@ -152,14 +174,19 @@ def _items_of_rows(source: str, rows: Iterable[Row], settings: DataSettings) -> 
             yield _Item(row.place, row.problem or "no JSON object")
             continue
         values = row.values
+        if values.keys() == {"header"}:  # MRQA's first line, of what the set is
+            continue
+        if "qas" in values:
+            yield from _items_of_paragraph(row.place, str(row.line), values)
+            continue
         columns = columns or _columns(source, values, settings)
         answers = values.get(columns.answers)
         if answers is None and columns.answers not in values and "answer" in values:
             flat = values["answer"]  # None or "": there is none
             answers = [{"text": flat, "answer_start": values.get("answer_start")}] if flat else []
         yield _Item(
-            row.place, None, values.get("id", row.line), values.get(columns.question), values.get(columns.context),
-            answers, _truth(values.get("is_impossible")),
+            row.place, None, _id(values, row.line), values.get(columns.question), values.get(columns.context), answers,
+            _truth(values.get("is_impossible")),
         )  # fmt: skip
 
 

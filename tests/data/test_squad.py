@@ -98,6 +98,33 @@ def test_rows_of_a_json_file_may_be_lines_or_lists_by_split(tmp_path: Path) -> N
         read(both, split="test")
 
 
+def test_ids_have_other_names_too_or_are_the_places_of_questions(tmp_path: Path) -> None:
+    named = [{"guid": "klue-1", **QUESTIONS[0]}, QUESTIONS[1], {"qid": 7, **QUESTIONS[1]}]
+    questions = [{key: value for key, value in question.items() if key != "id"} for question in named]
+    assert read(write(tmp_path / "klue.json", squad(*questions))).ids == ["klue-1", "1.1.2", "7"]
+    lines = jsonl([{**question, "context": CONTEXT} for question in questions])
+    assert read(write(tmp_path / "klue.jsonl", lines)).ids == ["klue-1", "2", "7"]
+
+
+def mrqa(*found: Any) -> str:
+    start = CONTEXT.index("1999")
+    spans = [{"text": "1999", "char_spans": [[start, start + 3]], "token_spans": [[9, 9]]}, *found]
+    question = {"qid": "m1", "question": "When?", "answers": ["1999"], "detected_answers": spans}
+    header = {"header": {"dataset": "SQuAD", "split": "train"}}
+    return jsonl([header, {"id": "", "context": CONTEXT, "qas": [question], "context_tokens": [["Müller", 2]]}])
+
+
+def test_mrqa_says_where_answers_end(tmp_path: Path) -> None:
+    met = {"text": "müller", "char_spans": [[2, 7], [13, 14]]}
+    table = read(write(tmp_path / "mrqa.jsonl.gz", mrqa(met)))
+    assert facts(table)[:4] == (["m1"], ["When?"], [CONTEXT], [[("1999", 30), ("Müller", 2), ("李雷", 13)]])
+    assert table.places == ["line 2, question m1"]
+    for wrong in ("1999", {"text": "1999"}, {"text": "x", "char_spans": [["2", "3"]]}):
+        with pytest.raises(UserError, match="line 2, question m1: an answer"):
+            read(write(tmp_path / "wrong.jsonl", mrqa(wrong)))
+        assert read(tmp_path / "wrong.jsonl", labelled=False).texts == ["When?"]
+
+
 def test_parquet_gives_the_same_questions(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows(*QUESTIONS, NONE)), tmp_path / "a.parquet")
     assert facts(read(tmp_path / "a.parquet")) == EXPECTED
@@ -165,7 +192,6 @@ BAD: dict[str, tuple[str, str, str]] = {
     ),
     "neither.json": (squad(GOOD, {**NONE, "is_impossible": False}), "question q3", "no answers"),
     "twice.json": (squad(GOOD, GOOD), "question q1", "an id that occurred before"),
-    "id.json": (squad(GOOD, {"question": "Who?", "answers": []}), "paragraph 1, question 2", "no id"),
     "object.json": (squad(GOOD, "Who?"), "paragraph 1, question 2", "no JSON object"),
     "question.json": (squad(GOOD, {**QUESTIONS[1], "question": " "}), "question q2", "an empty question"),
     "number.json": (squad(GOOD, {**QUESTIONS[1], "question": 7}), "question q2", "a question that is no string (7)"),
