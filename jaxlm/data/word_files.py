@@ -2,8 +2,9 @@
 
 import itertools
 import json
+import logging
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,15 @@ from jaxlm.data.tags import is_tag
 from jaxlm.data.words import Sentence, WordTable, word_table
 from jaxlm.errors import NoSuchColumn, UserError
 
+log = logging.getLogger("jaxlm")
+
 _WORD_NAMES = ("tokens", "words")
 _TAG_NAMES = ("ner_tags", "ner", "tags", "slots", "slot_tags", "labels")
 _INTENT_NAMES = ("intent", "label", "class", "category")
 _ROW_FORMATS = (".jsonl", ".json", ".parquet")
 _PLAIN_FORMATS = (".txt", ".csv", ".tsv")
+_NUMBERED = '{"O": 0, "B-ORG": 1}'
+_NUMBERED_NAMES = ("label.json", "label2id.json", "id2label.json")  # files with the names of numbered tags
 _DIRECTORY = ("seq.in", "seq.out", "label")
 
 
@@ -92,6 +97,7 @@ def _rows(source: str, rows: Iterable[Row], settings: DataSettings, *, tags: boo
     """The sentences of rows with a list of words, a list of tags, and perhaps an intent; or, of neither, raw texts."""
     columns: dict[str, Any] | None = None
     keys: list[Any] | None = None  # of rows that are lists, as csv has them
+    names: dict[int, str] | None = None  # of tags that are numbers, once there are any
     for row in rows:
         if row.problem:
             yield Sentence(row, problem=row.problem)
@@ -120,7 +126,9 @@ def _rows(source: str, rows: Iterable[Row], settings: DataSettings, *, tags: boo
             else:
                 yield Sentence(row, problem="text that is no string", detail=f" ({text!r})")
         else:
-            yield _sentence(row, values, columns)
+            if names is None and "tags" in columns and _has_numbers(values[columns["tags"]]):
+                names = _names_beside(source)
+            yield _sentence(row, values, columns, names or {})
 
 
 def _is_header(source: str, values: list[Any], settings: DataSettings) -> bool:
@@ -174,7 +182,31 @@ def _text_column(source: str, values: dict[Any, Any], settings: DataSettings) ->
     return column
 
 
-def _sentence(row: Row, values: dict[Any, Any], columns: dict[str, Any]) -> Sentence:
+def _has_numbers(tags: Any) -> bool:
+    return isinstance(tags, list) and any(isinstance(tag, int) for tag in tags)
+
+
+def _names_beside(source: str) -> dict[int, str]:
+    """The names of tags by their numbers, from a file beside the data's, as tner's data sets have one.
+
+    Raises:
+      UserError: that file holds something else.
+    """
+    paths = [Path(source).parent / name for name in _NUMBERED_NAMES]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None or is_scheme(source):
+        return {}
+    content = files.read_json(path)
+    pairs = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    turned = [(number, name) if isinstance(number, int) else (name, number) for name, number in pairs]
+    names = {int(number): name for number, name in turned if str(number).isdecimal() and isinstance(name, str)}
+    if not names or len(names) < len(turned):
+        raise UserError(f"{path}: the names of tags with their numbers are meant, as in {_NUMBERED}")
+    log.info("%s: names of its tags from %s", source, path)
+    return names
+
+
+def _sentence(row: Row, values: dict[Any, Any], columns: dict[str, Any], names: Mapping[int, str]) -> Sentence:
     words = values[columns["words"]]
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         return Sentence(row, problem="words that are no list of strings", detail=f" ({_short(words)})")
@@ -186,8 +218,10 @@ def _sentence(row: Row, values: dict[Any, Any], columns: dict[str, Any]) -> Sent
         if len(tags) != len(words):
             detail = f" ({len(words)} words, {len(tags)} tags)"
             return Sentence(row, problem="not one tag a word", detail=detail)
-        if any(isinstance(tag, int) for tag in tags):
-            return Sentence(row, problem="tags that are numbers without names", detail=f" ({_short(tags)})")
+        tags = [names.get(tag, tag) if isinstance(tag, int) else tag for tag in tags]
+        if _has_numbers(tags):
+            detail = f" ({_short(tags)}); write names, or put them beside the file: label.json, {_NUMBERED}"
+            return Sentence(row, problem="tags that are numbers without names", detail=detail)
         if bad := [tag for tag in tags if not isinstance(tag, str) or not tag.strip()]:
             return Sentence(row, problem="a tag that is no name", detail=f" ({_short(bad[0])})")
     intent = None

@@ -213,6 +213,38 @@ def test_a_parquet_file_of_numbers_is_read_with_the_names_that_datasets_noted_in
         read(tmp_path / "plain.parquet")
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("label.json", {"O": 0, "B-PER": 1, "I-PER": 2, "B-LOC": 3}),
+        ("id2label.json", {"0": "O", "1": "B-PER", "2": "I-PER", "3": "B-LOC"}),
+        ("label.json", ["O", "B-PER", "I-PER", "B-LOC"]),
+    ],
+)
+def test_numbers_have_the_names_that_lie_beside_the_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, content: Any
+) -> None:
+    numbers = [[1, 2, 0, 3], [0, 0]]
+    rows = [{"tokens": words, "tags": tags} for words, tags in zip(WORDS, numbers, strict=True)]
+    path = write(tmp_path / "train.json", "".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(
+        UserError, match=r"numbers without names .*; write names, or put them beside the file: label\.js"
+    ):
+        read(path)
+    names = write(tmp_path / name, json.dumps(content))
+    with caplog.at_level("INFO", "jaxlm"):
+        table = read(path)
+    assert (table.words, table.tags) == (WORDS, TAGS)
+    assert f"{path}: names of its tags from {names}" in caplog.text
+    for other in ({"O": "x"}, [], 3, {"O": 0, "x": None}):
+        write(names, json.dumps(other))
+        with pytest.raises(UserError, match=f"{name}: the names of tags with their numbers are meant, as in "):
+            read(path)
+    write(names, '["O"]')
+    with pytest.raises(UserError, match="line 1: tags that are numbers without names"):
+        read(path)
+
+
 GOOD_ROW = '{"tokens": ["a"], "tags": ["O"]}\n'
 BROKEN = {
     # CoNLL columns: the second sentence is broken
