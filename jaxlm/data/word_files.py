@@ -1,4 +1,5 @@
-"""Files of tagged words: CoNLL columns, rows with lists of words and tags, directories of seq.in, seq.out and label."""
+"""Files of tagged words: CoNLL columns, rows with lists of words and tags or a text and its entities, directories of
+seq.in, seq.out and label."""
 
 import itertools
 import json
@@ -115,6 +116,9 @@ def _rows(source: str, rows: Iterable[Row], settings: DataSettings, *, tags: boo
                 yield Sentence(row, problem="wrong number of columns", detail=detail)
                 continue
             values = dict(zip(keys, row.values, strict=True))
+        if settings.words is None and _has_spans(values):
+            yield _of_characters(row, values["text"], values["label"] if tags else {})
+            continue
         columns = columns or _find_columns(source, values, settings, tags=tags, intents=intents)
         absent = next((column for column in columns.values() if column not in values), None)
         if absent is not None:
@@ -231,6 +235,36 @@ def _sentence(row: Row, values: dict[Any, Any], columns: dict[str, Any], names: 
             return Sentence(row, problem="an intent that is no name", detail=f" ({_short(cell)})")
         intent = "" if cell is None else str(cell).strip()
     return Sentence(row, words, tags, intent, stray=_stray(row, tags or []))
+
+
+def _has_spans(values: dict[Any, Any]) -> bool:
+    label = values.get("label")
+    return (
+        values.keys().isdisjoint(_WORD_NAMES)
+        and isinstance(values.get("text"), str)
+        and isinstance(label, dict)
+        and all(isinstance(found, dict) for found in label.values())
+    )
+
+
+def _of_characters(row: Row, text: str, label: dict[str, dict[str, Any]]) -> Sentence:
+    """A text with a word a character, white space aside, and entities as CLUENER has them (https://arxiv.org/abs/2001.04351):
+    by type and wording, with the first and the last character: `{"name": {"叶老桂": [[9, 11]]}}`."""
+    tags = ["O"] * len(text)
+    for kind, found in label.items():
+        for said, places in found.items():
+            for place in places if isinstance(places, list) else [places]:
+                where = f" ({kind} {said!r} at {_short(place)})"
+                if not (isinstance(place, list) and len(place) == 2 and all(type(end) is int for end in place)):
+                    return Sentence(row, problem="an entity without its first and last character", detail=where)
+                inside = range(place[0], place[1] + 1)
+                if not said or place[0] < 0 or text[inside.start : inside.stop] != said:
+                    return Sentence(row, problem="an entity that is not at its place", detail=where)
+                if any(tags[at] != "O" for at in inside):
+                    return Sentence(row, problem="an entity that overlaps another", detail=where)
+                tags[inside.start : inside.stop] = [f"{'I' if at > place[0] else 'B'}-{kind}" for at in inside]
+    starts = [at for at, character in enumerate(text) if not character.isspace()]
+    return Sentence(row, [text[at] for at in starts], [tags[at] for at in starts], text=text, starts=starts)
 
 
 def _short(value: Any) -> str:

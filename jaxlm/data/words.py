@@ -49,6 +49,7 @@ class Sentence(NamedTuple):
     tags: list[str] | None = None
     intent: str | None = None
     text: str = ""
+    starts: list[int] | None = None  # of the words, where they are parts of `text`
     problem: str | None = None
     detail: str = ""
     stray: tuple[Row, str] | None = None  # where the first tag is that marks no entity, and which: a problem unless all
@@ -100,7 +101,7 @@ def word_table(
             words, starts = [word for word, _ in found], [start for _, start in found]
         else:
             words = sentence.words
-            text, starts = joined(words)
+            text, starts = joined(words) if sentence.starts is None else (sentence.text, sentence.starts)
         if not words:
             problems.report(sentence.row, "a sentence without words")
         elif intents and not sentence.intent:

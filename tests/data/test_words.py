@@ -245,6 +245,29 @@ def test_numbers_have_the_names_that_lie_beside_the_file(
         read(path)
 
 
+def test_entities_by_first_and_last_character_are_of_characters(tmp_path: Path) -> None:
+    text = "叶老桂 见了叶老桂在 UBS"
+    label = {"name": {"叶老桂": [[0, 2], [6, 8]]}, "company": {"UBS": [[11, 13]]}}
+    rows = [{"text": text, "label": label}, {"text": "见了", "label": {}}]  # as CLUENER has them
+    path = write(tmp_path / "train.json", "".join(json.dumps(row) + "\n" for row in rows))
+    table = read(path)
+    assert table.texts == [text, "见了"]
+    assert table.words[0] == [*text.replace(" ", "")]
+    name = ["B-name", "I-name", "I-name"]
+    assert table.tags == [[*name, "O", "O", *name, "O", "B-company", "I-company", "I-company"], ["O", "O"]]
+    assert_offsets_are_exact(table)
+    assert read(path, tags=False).starts == table.starts
+    for wrong, problem in (
+        ({"name": {"老桂": [[0, 1]]}}, r"an entity that is not at its place \(name '老桂' at \[0, 1\]\)"),
+        (label | {"place": {"桂": [[2, 2]]}}, r"an entity that overlaps another \(place '桂' at \[2, 2\]\)"),
+        ({"name": {"叶老桂": 0}}, "an entity without its first and last character"),
+    ):
+        write(path, json.dumps([rows[0], {"text": text, "label": wrong}]))
+        with pytest.raises(UserError, match=f"item 2: {problem}"):
+            read(path)
+        assert len(read(path, bad_rows="skip")) == 1
+
+
 GOOD_ROW = '{"tokens": ["a"], "tags": ["O"]}\n'
 BROKEN = {
     # CoNLL columns: the second sentence is broken
