@@ -23,7 +23,6 @@ from jaxlm.errors import UserError, WhichColumn
 
 log = logging.getLogger("jaxlm")
 
-_ENCODING = files.OTHER_ENCODING
 _SAMPLE = 1000  # rows by which columns are told apart
 
 
@@ -226,7 +225,7 @@ def rows_of_a_table(source: str, rows: Iterable[Row], settings: DataSettings, pr
     for row in rows:
         columns = len(row.values) if isinstance(row.values, list) else None
         if row.problem:
-            problems.report(row, row.problem, _ENCODING if row.problem == "not UTF-8" else "")
+            problems.report(row, row.problem, files.OTHER_ENCODING if row.problem == "not UTF-8" else "")
         elif good and type(row.values) is not type(good[0].values):
             problems.report(row, "an object among lists" if columns is None else "a list among objects")
         elif columns is None:
