@@ -84,23 +84,43 @@ def read_tensors(directory: Path, *, values: bool = True) -> dict[str, np.ndarra
     Raises:
       CheckpointError: no weights, a shard that is missing, or a damaged file.
     """
+    tensors: dict[str, Any] = {}
+    for path in _weight_files(directory):
+        is_pickle = path.suffix == ".bin"
+        tensors.update(read_torch_checkpoint(path) if is_pickle else _safetensors(path, values=values))
+    return tensors
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    """The files that hold a model directory's weights."""
     found = next((name for name in WEIGHT_FILES if (directory / name).is_file()), None)
     if found is None:
         raise CheckpointError(f"{directory} holds no weights (looked for {', '.join(WEIGHT_FILES)})")
-    files = [found]
-    if found.endswith(".index.json"):
-        try:
-            files = sorted(set(json.loads((directory / found).read_text())["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{directory / found} is no index of shards: {error}") from None
-    tensors: dict[str, Any] = {}
-    for name in files:
+    if not found.endswith(".index.json"):
+        return [directory / found]
+    try:
+        shards = sorted(set(json.loads((directory / found).read_text())["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{directory / found} is no index of shards: {error}") from None
+    for name in shards:
         if not (directory / name).is_file():
             raise CheckpointError(f"{directory / found} names the shard {name}, which is not there")
-        is_pickle = name.endswith(".bin")
-        path = directory / name
-        tensors.update(read_torch_checkpoint(path) if is_pickle else _safetensors(path, values=values))
-    return tensors
+    return [directory / name for name in shards]
+
+
+def files_of(directory: Path) -> list[Path]:
+    """The files that loading a model directory reads: config, tokenizer, pooling and the weights that are taken, of
+    heads in directories of their own, too. What else lies there (metrics, an index, weights in a second layout) decides
+    nothing.
+
+    Raises:
+      CheckpointError: there is no config, or there are no weights.
+    """
+    heads = BertConfig.from_json(directory / "config.json").facts.get("heads", ())
+    patterns = ("config.json", *TOKENIZER_FILES, *SENTENCE_FILES)
+    named = [path for pattern in patterns for path in sorted(directory.glob(pattern)) if path.is_file()]
+    of_heads = [path for head in heads if (directory / head).is_dir() for path in files_of(directory / head)]
+    return named + _weight_files(directory) + of_heads
 
 
 def heads_in(directory: Path) -> set[str]:

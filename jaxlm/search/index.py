@@ -28,15 +28,14 @@ from jaxlm.atomic import write_atomically
 from jaxlm.console import Console
 from jaxlm.data.sources import counted
 from jaxlm.errors import UserError
-from jaxlm.models import CheckpointError
+from jaxlm.models import CheckpointError, hub
 from jaxlm.search.collection import Entry, Reader
 
 Embed = Callable[[Sequence[str]], np.ndarray]
 """Texts to vectors `[texts, dimension]`."""
 
-_FORMAT = 1
+_FORMAT = 2  # 1 held hashes of all files in the model's directory
 _PART = 8192  # documents whose vectors are written at once: what a kill costs at most
-_MODEL_FILES = (".json", ".txt", ".safetensors", ".bin")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,12 +66,7 @@ def sha256_of_files(paths: Sequence[Path], *more: str) -> str:
 
 def sha256_of_model(directory: Path) -> str:
     """Of the files of a model directory that decide what it computes, and of their names."""
-    found = [path for pattern in ("*", "*/*") for path in directory.glob(pattern)]
-    files = sorted(
-        path
-        for path in found
-        if path.suffix in _MODEL_FILES and path.is_file() and not path.relative_to(directory).parts[0].startswith(".")
-    )
+    files = hub.files_of(directory)
     return sha256_of_files(files, *(str(path.relative_to(directory)) for path in files))
 
 
@@ -142,12 +136,15 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
     """An index's manifest, its `plan` as `Plan`; None where there is none.
 
     Raises:
-      UserError: it is damaged, or of a later version of jaxlm.
+      UserError: it is damaged, or of another version of jaxlm.
     """
     try:
         manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
         if manifest["format"] != _FORMAT:
-            raise UserError(f"the index {directory} has format {manifest['format']}; this jaxlm reads {_FORMAT}")
+            raise UserError(
+                f"the index {directory} has format {manifest['format']}; this jaxlm reads {_FORMAT}: remove it and "
+                "make it again"
+            )
         plan = Plan(**manifest["plan"] | {"sources": tuple(manifest["plan"]["sources"])})
         return manifest | {
             "plan": plan,

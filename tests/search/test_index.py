@@ -148,9 +148,9 @@ def _manifest(directory: Path, **changes: object) -> None:
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no manifest": (lambda index: (index / "manifest.json").unlink(), "holds no index; make one"),
     "a manifest cut short": (lambda index: _cut(index / "manifest.json", 50), "manifest.json: JSONDecodeError"),
-    "a manifest without a plan": (lambda index: (index / "manifest.json").write_text('{"format": 1}'), "KeyError"),
+    "a manifest without a plan": (lambda index: (index / "manifest.json").write_text('{"format": 2}'), "KeyError"),
     "a manifest that is a list": (lambda index: (index / "manifest.json").write_text("[1]"), "TypeError"),
-    "a later format": (lambda index: _manifest(index, format=2), "has format 2; this jaxlm reads 1"),
+    "an older format": (lambda index: _manifest(index, format=1), "has format 1; this jaxlm reads 2: remove it"),
     "another count": (lambda index: _manifest(index, documents=24), "not float32 (24, 4)"),
     "another dimension": (lambda index: _manifest(index, dimension=5), "not float32 (23, 5)"),
     "no vectors": (lambda index: (index / "vectors.npy").unlink(), "No such file"),
@@ -189,11 +189,33 @@ def test_a_models_hash_is_of_what_it_computes_with(tiny_model: Path, tmp_path: P
     copy = tmp_path / "model"
     shutil.copytree(tiny_model, copy)
     assert sha256_of_model(copy) == sha256_of_model(tiny_model)
-    (copy / "README.md").write_text("a card")
-    assert sha256_of_model(copy) == sha256_of_model(tiny_model)
-    (copy / "1_Pooling").mkdir()
-    (copy / "1_Pooling" / "config.json").write_text("{}")
-    assert sha256_of_model(copy) != sha256_of_model(tiny_model)
+    for name in ("README.md", "data_config.json", "metrics.json", "pytorch_model.bin", "index/manifest.json"):
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).write_text("{}")
+        assert sha256_of_model(copy) == sha256_of_model(tiny_model), name
+    for name in ("config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "added_tokens.json",
+                 "modules.json", "1_Pooling/config.json", "model.safetensors"):  # fmt: skip
+        before, path = sha256_of_model(copy), copy / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes((path.read_bytes() if path.exists() else b"{}") + b"\n")
+        assert sha256_of_model(copy) != before, name
+
+
+def test_a_models_hash_is_of_all_shards_and_of_heads_in_directories_of_their_own(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(tiny_model, copy)
+    shutil.copytree(tiny_model, copy / "topics")
+    shape = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(shape | {"jaxlm": {"heads": ["topics"]}}))
+    (copy / "model.safetensors").rename(copy / "model-00001-of-00001.safetensors")
+    index = {"weight_map": {"bert.x": "model-00001-of-00001.safetensors"}}
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    for path in (copy / "topics" / "model.safetensors", copy / "model-00001-of-00001.safetensors"):
+        before = sha256_of_model(copy)
+        path.write_bytes(path.read_bytes() + b"\n")
+        assert sha256_of_model(copy) != before, path
 
 
 def test_answers_are_the_nearest_documents_and_reranking_reads_the_nearest_few(
