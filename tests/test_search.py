@@ -191,6 +191,20 @@ def test_the_same_command_again_says_that_the_index_is_up_to_date(
     assert {path.name: path.stat().st_mtime_ns for path in (folder / "index").iterdir()} == before
 
 
+def test_an_index_notes_where_its_model_has_moved_and_in_which_dtype_its_vectors_were_computed(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(folder / "model", tmp_path / "old")
+    command = ["--documents", str(folder / "documents.tsv"), "--index", str(tmp_path / "index"), *ONE_DEVICE]
+    assert cli.main(["search", str(tmp_path / "old"), *command, "--dtype", "bfloat16"]) == 0
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert cli.main(["search", str(tmp_path / "new"), *command, "--dtype", "bfloat16"]) == 0
+    assert "is up to date" in capsys.readouterr().err
+    assert cli.main(["search", "--index", str(tmp_path / "index"), "--query", "music", *ONE_DEVICE]) == 0
+    assert cli.main(["search", str(tmp_path / "new"), *command]) == 0
+    assert "products were computed in bfloat16, and are in float32 now" in capsys.readouterr().err
+
+
 def test_a_model_that_has_changed_or_moved_is_an_error_that_says_so(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

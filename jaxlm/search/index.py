@@ -35,6 +35,13 @@ Embed = Callable[[Sequence[str]], np.ndarray]
 """Texts to vectors `[texts, dimension]`."""
 
 _FORMAT = 2  # 1 held hashes of all files in the model's directory
+# What decides the vectors, of a plan: what is said where it differs. The model's and the documents' places do not, nor
+# does the query's prompt; they are noted anew.
+_CHANGES = {
+    "model_sha256": "the model has changed", "documents_sha256": "the documents have changed",
+    "document_prompt": "the prompt has changed", "max_length": "max_length has changed",
+    "dtype": "the type of the vectors has changed", "products": "products were computed in {old}, and are in {new} now",
+}  # fmt: skip
 _PART = 8192  # documents whose vectors are written at once: what a kill costs at most
 
 
@@ -50,6 +57,15 @@ class Plan:
     query_prompt: str = ""  # goes before each query
     max_length: int | None = None
     dtype: Literal["float32", "float16"] = "float32"
+    products: str = "float32"  # what they are computed in
+
+    def change_from(self, other: "Plan") -> str | None:
+        """Why vectors made by another plan do not serve this one; None where they do."""
+        for name, change in _CHANGES.items():
+            old, new = getattr(other, name), getattr(self, name)
+            if old != new:
+                return change.format(old=old, new=new)
+        return None
 
 
 def sha256_of_files(paths: Sequence[Path], *more: str) -> str:
@@ -145,9 +161,8 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
                 f"the index {directory} has format {manifest['format']}; this jaxlm reads {_FORMAT}: remove it and "
                 "make it again"
             )
-        plan = Plan(**manifest["plan"] | {"sources": tuple(manifest["plan"]["sources"])})
         return manifest | {
-            "plan": plan,
+            "plan": _plan_of(manifest["plan"]),
             "documents": int(manifest["documents"]),
             "dimension": int(manifest["dimension"]),
         }
@@ -170,17 +185,41 @@ def state_of(directory: Path, plan: Plan) -> str | None:
         if directory.is_dir() and any(directory.iterdir()):
             raise UserError(f"--index {directory} is not empty and holds no index; choose another directory")
         return "there is none yet"
-    names = {
-        "model_sha256": "the model has changed", "documents_sha256": "the documents have changed",
-        "document_prompt": "the prompt has changed", "query_prompt": "the prompt has changed",
-        "max_length": "max_length has changed", "dtype": "the type of the vectors has changed",
-    }  # fmt: skip
-    for name, change in names.items():
-        if getattr(manifest["plan"], name) != getattr(plan, name):
-            return change
+    if (change := plan.change_from(manifest["plan"])) is not None:
+        return change
     Index(directory)
     shutil.rmtree(directory / "parts", ignore_errors=True)  # a kill between the last two steps of `build` leaves them
     return None
+
+
+def note(directory: Path, plan: Plan) -> None:
+    """Notes in an index that is as the plan says where its model and documents lie now, and the query's prompt.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    manifest = read_manifest(directory)
+    if manifest is not None and manifest["plan"] != plan:
+        try:
+            _write_manifest(directory, manifest | {"plan": dataclasses.asdict(plan)})
+        except OSError as error:
+            raise UserError(f"{directory}: what has changed cannot be noted: {error.strerror}") from None
+
+
+def _write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
+    write_atomically(directory / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+
+
+def _plan_of(values: dict[str, Any]) -> Plan:
+    return Plan(**values | {"sources": tuple(values["sources"])})
+
+
+def _unfinished(path: Path) -> Plan | None:
+    """The plan of an index that was stopped; None where there is none, or one that another version began."""
+    try:
+        return _plan_of(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def build(directory: Path, plan: Plan, reader: Reader, load: Callable[[], Embed], console: Console) -> None:
@@ -190,7 +229,8 @@ def build(directory: Path, plan: Plan, reader: Reader, load: Callable[[], Embed]
       load: gives the model; it is asked once the documents have been read and found good.
 
     Raises:
-      UserError, CheckpointError: documents or model cannot be used; nothing is left behind then.
+      UserError, CheckpointError: documents or model cannot be used; nothing is left behind then but vectors that were
+        finished.
     """
     if not directory.absolute().parent.is_dir():
         raise UserError(f"--index {directory}: there is no directory {directory.parent}")
@@ -199,16 +239,19 @@ def build(directory: Path, plan: Plan, reader: Reader, load: Callable[[], Embed]
     directory = directory.resolve()  # what a link names is made anew beside it
     partial = directory.absolute().with_name(f".{directory.absolute().name}.partial")
     parts = partial / "parts"
-    text = json.dumps(dataclasses.asdict(plan), sort_keys=True)
-    resuming = (parts / "plan.json").is_file() and (parts / "plan.json").read_text(encoding="utf-8") == text
+    begun = _unfinished(parts / "plan.json")
+    if begun is not None and (change := plan.change_from(begun)) is not None:
+        console.say(f"the unfinished index {partial} is thrown away: {change}")
+        begun = None
     try:
-        if not resuming:
+        if begun is None:
             shutil.rmtree(partial, ignore_errors=True)
             parts.mkdir(parents=True)
             with console.phase("reading documents") as remarks:
                 count = _write_documents(partial, reader)
                 remarks.append(f"{count} documents")
             write_atomically(parts / "left_out.json", json.dumps(reader.skipped))
+            text = json.dumps(dataclasses.asdict(plan))
             write_atomically(parts / "plan.json", text)  # last: from here on it can be resumed
         offsets = np.load(partial / "offsets.npy")
         count = len(offsets) - 1
@@ -218,7 +261,8 @@ def build(directory: Path, plan: Plan, reader: Reader, load: Callable[[], Embed]
         files = [parts / f"{first}.npy" for first in range(0, count, _PART)]
         _embed_parts(partial / "documents.jsonl", files, plan, load, console)
     except (UserError, CheckpointError):
-        shutil.rmtree(partial, ignore_errors=True)
+        if not any(parts.glob("*.npy")):
+            shutil.rmtree(partial, ignore_errors=True)
         raise
     dimension = np.load(files[0], mmap_mode="r").shape[1]
     vectors = np.lib.format.open_memmap(
@@ -236,7 +280,7 @@ def build(directory: Path, plan: Plan, reader: Reader, load: Callable[[], Embed]
         "versions": {"jaxlm": jaxlm.__version__, "python": platform.python_version()}
         | {name: version(name) for name in ("jax", "numpy")},
     }
-    write_atomically(partial / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    _write_manifest(partial, manifest)
     if directory.exists():
         shutil.rmtree(directory)
     partial.rename(directory)

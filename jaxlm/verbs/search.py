@@ -90,9 +90,11 @@ def run(arguments: list[str]) -> int:
         raise UserError("search runs in one process: start it once, or with --mesh.distributed off")
     console = start_jax(args.mesh, sys.stderr)
 
+    import jax.numpy as jnp
+
     from jaxlm.embed import Embedder
     from jaxlm.models import hub
-    from jaxlm.parallel.mesh import mesh_for
+    from jaxlm.parallel.mesh import compute_dtype, mesh_for
     from jaxlm.search.index import Index, sha256_of_model
 
     mesh = mesh_for(args.mesh)
@@ -103,7 +105,7 @@ def run(arguments: list[str]) -> int:
 
     directory = Path(str(args.index))
     if args.documents:
-        _build(args, directory, embedder, console)
+        _build(args, directory, embedder, jnp.dtype(compute_dtype(args.dtype, mesh)).name, console)
     if not asks:
         return 0
     index = Index(directory)
@@ -184,11 +186,17 @@ def _depth(args: Arguments) -> int:
 
 
 def _build(
-    args: Arguments, directory: Path, embedder: "Callable[[str, int | None], Embedder]", console: "Console"
-) -> None:
+    args: Arguments, directory: Path, embedder: "Callable[[str, int | None], Embedder]", products: str,
+    console: "Console",
+) -> None:  # fmt: skip
+    """Makes the index, where it is not there yet.
+
+    Args:
+      products: the dtype that they are computed in.
+    """
     from jaxlm.models import hub
     from jaxlm.search.collection import DOCUMENTS, Reader, paths_of
-    from jaxlm.search.index import Index, Plan, build, sha256_of_files, sha256_of_model, state_of
+    from jaxlm.search.index import Index, Plan, build, note, sha256_of_files, sha256_of_model, state_of
 
     columns = dataclasses.replace(DOCUMENTS, chosen=(args.id_column, args.title_column, args.data.text))
     sources = paths_of(args.documents, columns)
@@ -196,10 +204,11 @@ def _build(
     how = (str(columns.chosen), args.data.header, args.data.bad_rows, *(source.name for source in sources))
     plan = Plan(
         model, sha256_of_model(hub.resolve(model)), tuple(map(str, sources)), sha256_of_files(sources, *how),
-        args.document_prompt, args.query_prompt, args.data.max_length or None, args.vectors,
+        args.document_prompt, args.query_prompt, args.data.max_length or None, args.vectors, products,
     )  # fmt: skip
     reason = state_of(directory, plan)
     if reason is None:
+        note(directory, plan)
         console.say(f"the index {directory} is up to date: {len(Index(directory))} documents")
         return
     console.say(f"making the index {directory}: {reason}")

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from jaxlm.errors import UserError
 from jaxlm.parallel.mesh import make_mesh
 from jaxlm.search.collection import DOCUMENTS, Entry, Reader
 from jaxlm.search.exact import ExactSearch
-from jaxlm.search.index import Index, Plan, build, sha256_of_files, sha256_of_model, state_of
+from jaxlm.search.index import Index, Plan, build, note, sha256_of_files, sha256_of_model, state_of
 from jaxlm.search.searcher import Searcher
 
 TEXTS = [f"text {number} {'ab' * (number % 5)}" for number in range(23)]
@@ -51,12 +52,16 @@ def make(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
     """Makes the index in `tmp_path / "index"` in parts of 5, and returns what it was that it lacked."""
     monkeypatch.setattr("jaxlm.search.index._PART", 5)
 
-    def run(model: Callable[[Sequence[str]], np.ndarray] = embed, **changes: str) -> str | None:
+    def run(
+        model: Callable[[Sequence[str]], np.ndarray] = embed, stream: io.StringIO | None = None, /, **changes: Any
+    ) -> str | None:
         plan = Plan("model", "0" * 64, (str(file),), sha256_of_files([file]))
         plan = dataclasses.replace(plan, **changes)
         if (reason := state_of(tmp_path / "index", plan)) is not None:
             reader = Reader([file], DOCUMENTS, DataSettings())
-            build(tmp_path / "index", plan, reader, lambda: model, Console(io.StringIO()))
+            build(tmp_path / "index", plan, reader, lambda: model, Console(stream or io.StringIO()))
+        else:
+            note(tmp_path / "index", plan)
         return reason
 
     return run
@@ -90,12 +95,25 @@ def test_the_same_again_is_up_to_date_and_a_change_is_noticed(
     assert again.asked == []
     assert make(model_sha256="1" * 64) == "the model has changed"
     assert make(model_sha256="1" * 64, dtype="float16") == "the type of the vectors has changed"
-    assert make(model_sha256="1" * 64, dtype="float16", query_prompt="q: ") == "the prompt has changed"
+    assert make(model_sha256="1" * 64, dtype="float16", document_prompt="d: ") == "the prompt has changed"
+    bfloat16 = {"model_sha256": "1" * 64, "dtype": "float16", "document_prompt": "d: ", "products": "bfloat16"}
+    assert make(**bfloat16) == "products were computed in float32, and are in bfloat16 now"
     file.write_text("d99\tanother text\n")
     assert make() == "the model has changed"
     file.write_text("d98\tyet another text\n")
     assert make() == "the documents have changed"
     assert list(Index(tmp_path / "index").ids()) == ["d98"]
+
+
+def test_what_no_vector_depends_on_is_noted_without_new_vectors(
+    tmp_path: Path, make: Callable[..., str | None]
+) -> None:
+    make()
+    again = Counting()
+    assert make(again, model="/moved", sources=("/abs/documents.tsv",), query_prompt="query: ") is None
+    assert again.asked == []
+    plan = Index(tmp_path / "index").plan
+    assert (plan.model, plan.sources, plan.query_prompt) == ("/moved", ("/abs/documents.tsv",), "query: ")
 
 
 def test_what_was_stopped_goes_on_from_its_last_part(tmp_path: Path, make: Callable[..., str | None]) -> None:
@@ -112,14 +130,39 @@ def test_what_was_stopped_goes_on_from_its_last_part(tmp_path: Path, make: Calla
     assert {path.name: path.read_bytes() for path in (tmp_path / "index").iterdir()} == whole
 
 
-def test_what_was_stopped_starts_anew_where_its_plan_has_changed(
+def test_what_was_stopped_goes_on_where_model_and_documents_have_moved(
     tmp_path: Path, make: Callable[..., str | None]
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         make(Counting(calls=3))
     second = Counting()
-    make(second, model_sha256="1" * 64)
+    make(second, model="/moved", sources=("/abs/documents.tsv",), query_prompt="query: ")
+    assert len(second.asked) == 2
+    assert Index(tmp_path / "index").plan.model == "/moved"
+
+
+def test_an_error_on_the_way_keeps_the_parts_that_are_finished(tmp_path: Path, make: Callable[..., str | None]) -> None:
+    def fails(texts: Sequence[str]) -> np.ndarray:
+        raise UserError("mesh.tensor does not divide the heads")
+
+    with pytest.raises(KeyboardInterrupt):
+        make(Counting(calls=3))
+    with pytest.raises(UserError, match="divide the heads"):
+        make(fails)
+    last = Counting()
+    make(last)
+    assert len(last.asked) == 2
+
+
+def test_what_was_stopped_starts_anew_where_its_plan_has_changed(
+    tmp_path: Path, make: Callable[..., str | None]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        make(Counting(calls=3))
+    second, said = Counting(), io.StringIO()
+    make(second, said, products="bfloat16")
     assert len(second.asked) == 5
+    assert ".index.partial is thrown away: products were computed in float32, and are in bfloat16" in said.getvalue()
 
 
 def test_errors_leave_nothing_behind(tmp_path: Path, file: Path, make: Callable[..., str | None]) -> None:
