@@ -89,6 +89,16 @@ def test_an_approximate_search_answers_as_the_exact_one_does(
     assert "--approximate needs faiss: pip install 'jaxlm[faiss]'" in capsys.readouterr().err
 
 
+def test_the_graph_is_made_with_the_index(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("faiss")
+    command = ["search", str(folder / "model"), "--documents", str(folder / "documents.tsv"), "--index",
+               str(tmp_path / "index"), "--approximate", *ONE_DEVICE]  # fmt: skip
+    for made in (True, False):  # at the second time it is there
+        assert cli.main(command) == 0
+        assert ("connecting documents" in capsys.readouterr().err) == made
+        assert (tmp_path / "index" / "graph.faiss").exists()
+
+
 def test_answers_are_the_documents_of_the_largest_cosines_as_json_lines_in_a_pipe(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -337,6 +347,10 @@ def test_wrong_files_are_one_clear_line_and_leave_nothing_behind(
         (["--index", "x", "--query", "a", "--rerank", "m", "--rerank_top", "5"], "it must be at least 10"),
         (["--index", "x", "--query", "a", "--vectors", "float16"], "--vectors belongs to making an index"),
         (["--index", "x", "--query", "a", "--data.max_length", "9"], "--data.max_length belongs to making an index"),
+        (["m", "--index", "x", "--documents", "a.txt", "--rerank", "m"], "--rerank belongs to asking: add --query"),
+        (["m", "--index", "x", "--documents", "a.txt", "--rerank_top", "9"], "--rerank_top belongs to asking"),
+        (["m", "--index", "x", "--documents", "a.txt", "--output", "o"], "--output belongs to asking"),
+        (["m", "--index", "x", "--documents", "a.txt", "--top_k", "3"], "--top_k belongs to asking"),
         (["--index", "x", "--query", "a", "--output", "no/such/x"], "there is no directory"),
         (["--index", "x", "--query", "a", "--batch_size", "0"], "--batch_size is 0"),
         (["--index", "x", "--quer", "a"], "did you mean --query?"),

@@ -4,6 +4,7 @@ The graph is a hierarchical navigable small world (Malkov and Yashunin 2018, arX
 a few thousand documents, however large the collection is; what it misses is said when the graph is made.
 """
 
+import logging
 import os
 import tempfile
 from pathlib import Path
@@ -16,6 +17,8 @@ from jaxlm.errors import UserError
 from jaxlm.search.exact import Best, ExactSearch
 from jaxlm.search.index import Index
 
+log = logging.getLogger("jaxlm")
+
 _FILE = "graph.faiss"
 _NEIGHBOURS = 32  # edges of a document, twice as many in the lowest layer: 256 bytes a document
 _BUILD_EFFORT = 100  # documents that are kept in view while edges are chosen
@@ -27,14 +30,14 @@ _SAMPLE, _SAMPLE_K = 256, 10
 class ApproximateSearch:
     """Searches the vectors of an index by its graph, which is made first where there is none yet.
 
-    It lies in the index's directory, and goes with it when the index is made anew. All of it is read into memory,
-    vectors too.
+    It lies in the index's directory, and goes with it when the index is made anew; where it cannot be written, it
+    serves this once, and that is said. All of it is read into memory, vectors too.
 
     Args:
       exact: search of the same vectors, which the graph's answers are compared with once, when it is made.
 
     Raises:
-      UserError: the graph cannot be written, or is damaged.
+      UserError: the graph is damaged.
     """
 
     def __init__(self, index: Index, exact: ExactSearch, console: Console):
@@ -100,7 +103,8 @@ def _write(graph: Any, path: Path) -> None:
             faiss.write_index(graph, f"{folder}/{path.name}")
             os.replace(f"{folder}/{path.name}", path)
     except (OSError, RuntimeError) as error:
-        raise UserError(f"{path} cannot be written: {str(error).splitlines()[0]}") from None
+        reason = str(error).splitlines()[0]
+        log.warning("%s cannot be written, so that the next search makes the graph again: %s", path, reason)
 
 
 def _damaged(path: Path, reason: str) -> UserError:

@@ -20,11 +20,14 @@ from jaxlm.parallel import distributed
 from jaxlm.startup import start_jax
 
 if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
     from jaxlm.console import Console
     from jaxlm.embed import Embedder
     from jaxlm.search.collection import Entry
+    from jaxlm.search.index import Index
     from jaxlm.search.qrels import Qrels
-    from jaxlm.search.searcher import Hit, Searcher
+    from jaxlm.search.searcher import Hit, Search, Searcher
 
 _USAGE = (
     "python -m jaxlm search MODEL --documents FILE --index DIR makes an index; "
@@ -70,7 +73,8 @@ class Arguments:
     query_prompt: str = ""
     """What the model wants before each query, such as "query: "."""
     approximate: bool = False
-    """Search through a graph of neighbours (made once, in DIR) instead of all documents: for millions of them."""
+    """Search through a graph of neighbours instead of all documents: for millions of them. It is made once, in DIR:
+    with the index, or for the first query."""
     vectors: Literal["float32", "float16"] = "float32"
     """How vectors are stored: float16 takes half the space."""
     data: DataSettings = dataclasses.field(default_factory=lambda: DataSettings(max_length=0))
@@ -106,9 +110,11 @@ def run(arguments: list[str]) -> int:
     directory = Path(str(args.index))
     if args.documents:
         _build(args, directory, embedder, jnp.dtype(compute_dtype(args.dtype, mesh)).name, console)
-    if not asks:
-        return 0
     index = Index(directory)
+    if not asks:
+        if args.approximate:
+            _search_of(args, index, mesh, console)
+        return 0
     name = _lasting(args.model) if args.model else index.plan.model
     if not args.model and Path(name).is_absolute() and not Path(name).is_dir():
         raise UserError(f"{name}, the model of this index, is gone; where is it now? python -m jaxlm search MODEL ...")
@@ -124,24 +130,30 @@ def run(arguments: list[str]) -> int:
 
         score = cross_encoder(Predictor(args.rerank, mesh, dtype=args.dtype, batch_size=args.batch_size), args.rerank)
 
-    from jaxlm.search.exact import ExactSearch
     from jaxlm.search.qrels import read_qrels
-    from jaxlm.search.searcher import Search, Searcher
+    from jaxlm.search.searcher import Searcher
 
     qrels = read_qrels(Path(args.qrels)) if args.qrels else None
     if qrels is not None:
         _check_judged(args, qrels, index.ids(), console)
     embed = embedder(name, index.plan.max_length)
     embed.truncated = 0
-    exact = ExactSearch(index.vectors, mesh)
-    search: Search = exact
-    if args.approximate:
-        from jaxlm.search.approximate import ApproximateSearch
-
-        search = ApproximateSearch(index, exact, console)
+    search = _search_of(args, index, mesh, console)
     _answer(args, Searcher(index, embed, search, rerank=score, depth=args.rerank_top), qrels)
     _say_cut(embed, "queries", console)
     return 0
+
+
+def _search_of(args: Arguments, index: "Index", mesh: "Mesh", console: "Console") -> "Search":
+    """Exact search of an index, or through its graph, which is made where there is none."""
+    from jaxlm.search.exact import ExactSearch
+
+    exact = ExactSearch(index.vectors, mesh)
+    if not args.approximate:
+        return exact
+    from jaxlm.search.approximate import ApproximateSearch
+
+    return ApproximateSearch(index, exact, console)
 
 
 def _check(args: Arguments) -> bool:
@@ -168,8 +180,11 @@ def _check(args: Arguments) -> bool:
         raise UserError("--approximate needs faiss: pip install 'jaxlm[faiss]' (or faiss-cpu)")
     if args.data.max_length and args.data.max_length < 3:
         raise UserError(f"--data.max_length is {args.data.max_length}; it must be at least 3, or 0 for the model's own")
+    asks, defaults = bool(args.query or args.queries or not args.documents), Arguments()
+    for name in () if asks else ("rerank", "rerank_top", "top_k", "output"):
+        if getattr(args, name) != getattr(defaults, name):
+            raise UserError(f"--{name} belongs to asking: add --query or --queries, or leave it out")
     if not args.documents:
-        defaults = Arguments()
         for name in ("document_prompt", "query_prompt", "vectors", "id_column", "title_column"):
             if getattr(args, name) != getattr(defaults, name):
                 raise UserError(f"--{name} belongs to making an index (--documents), which then remembers it")
@@ -177,7 +192,7 @@ def _check(args: Arguments) -> bool:
             raise UserError("--data.max_length belongs to making an index (--documents), which then remembers it")
     check_batch_size(args.batch_size)
     check_output(args.output)
-    return bool(args.query or args.queries or not args.documents)
+    return asks
 
 
 def _depth(args: Arguments) -> int:

@@ -1,6 +1,7 @@
 """The graph of an index finds what exact search finds, and is never a wrong one."""
 
 import io
+import logging
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,6 +67,15 @@ def test_more_than_there_are_is_all_there_are(tmp_path: Path) -> None:
     index, exact = opened(tmp_path, drawn(5, 8, 4))
     found = ApproximateSearch(index, exact, Console(io.StringIO()))(drawn(2, 8, 5), 40)
     assert [sorted(row) for row in found.documents.tolist()] == [[0, 1, 2, 3, 4]] * 2
+
+
+def test_a_graph_that_cannot_be_written_answers_all_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    vectors = drawn(20, 8, 7)
+    index, exact = opened(tmp_path / "gone", vectors)  # root writes where it may not, but nowhere that there is not
+    with caplog.at_level(logging.WARNING, "jaxlm"):
+        search = ApproximateSearch(index, exact, Console(io.StringIO()))
+    assert search(vectors[:3], 1).documents.tolist() == [[0], [1], [2]]
+    assert "graph.faiss cannot be written, so that the next search makes the graph again: [Errno 2]" in caplog.text
 
 
 def test_a_graph_that_is_damaged_or_of_other_vectors_is_named(tmp_path: Path) -> None:
