@@ -288,6 +288,24 @@ def test_reranking_orders_the_nearest_by_the_cross_encoders_scores(
     )
 
 
+def test_answers_are_written_as_they_come_and_how_many_there_are_is_said(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jaxlm.verbs.search._SAY_EVERY_S", 0)
+    monkeypatch.setattr("jaxlm.search.searcher._FEWEST_PAIRS", 10)
+    written: list[int] = []
+
+    def score(queries: list[str], passages: list[str]) -> np.ndarray:
+        written.append(capsys.readouterr().out.count("\n"))
+        return np.zeros(len(queries))
+
+    monkeypatch.setattr("jaxlm.search.searcher.cross_encoder", lambda predictor, name: score)
+    flags = ["--queries", str(folder / "queries.tsv"), "--rerank", str(folder / "reranker"), "--rerank_top", "10"]
+    assert cli.main(asking(folder, *flags)) == 0
+    assert written == [0, 1]  # the second group is the other two queries
+    assert "answered: 3/3 queries, 0:00 left" in capsys.readouterr().err
+
+
 def test_what_is_cut_is_counted(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "long.txt").write_text("film\n" + "music " * 100 + "\n")
     command = ["search", str(folder / "model"), "--documents", str(tmp_path / "long.txt"), "--index",

@@ -1,6 +1,7 @@
 """From queries to answers: the nearest documents of an index, and in which order a cross-encoder puts them."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,12 @@ Search = Callable[[np.ndarray, int], Best]
 """Vectors of queries, and how many documents are wanted, to the nearest documents."""
 Score = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 """Queries and passages, pair by pair, to scores `[pairs]`; higher is more relevant."""
+
+
+_QUERIES = 1024  # that are searched for together: each time all vectors are read
+# Pairs that the cross-encoder reads at once: few at first, so that answers soon come, then twice as many each time, as
+# other lengths are another shape to compile.
+_FEWEST_PAIRS, _MOST_PAIRS = 1 << 10, 1 << 15
 
 
 class Hit(NamedTuple):
@@ -53,29 +60,37 @@ class Searcher:
     def __init__(self, index: Index, embed: Embed, search: Search, *, rerank: Score | None = None, depth: int = 100):
         self._index, self._embed, self._search, self._rerank, self._depth = index, embed, search, rerank, depth
 
-    def __call__(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
-        """The best `k` documents of each query, best first."""
-        if not queries:
-            return []
-        vectors = normalised(self._embed([self._index.plan.query_prompt + query for query in queries]))
-        dimension = self._index.vectors.shape[1]
-        if vectors.shape[1] != dimension:
-            raise UserError(f"the model's vectors have {vectors.shape[1]} dimensions, those of the index {dimension}")
-        best = self._search(vectors, k if self._rerank is None else self._depth)
-        hits = [
-            [
-                Hit(self._index.document(number), float(score), float(score))
-                for score, number in zip(*row, strict=True)
-                if number >= 0
-            ]
-            for row in zip(best.scores, best.documents, strict=True)
-        ]
+    def __call__(self, queries: Sequence[str], k: int) -> Iterator[list[Hit]]:
+        """The best `k` documents of each query, best first; query by query, as they are found."""
         if self._rerank is None:
-            return hits
-        asked = [query for query, row in zip(queries, hits, strict=True) for _ in row]
-        scores = iter(self._rerank(asked, [whole_text(hit.document) for row in hits for hit in row]).tolist())
-        read = ([hit._replace(score=next(scores)) for hit in row] for row in hits)
-        return [sorted(row, key=lambda hit: -hit.score)[:k] for row in read]
+            yield from (hits for _, hits in self._nearest(queries, k))
+            return
+        candidates, pairs = self._nearest(queries, self._depth), _FEWEST_PAIRS
+        while group := list(itertools.islice(candidates, max(1, pairs // self._depth))):
+            yield from self._reranked(group, k, self._rerank)
+            pairs = min(2 * pairs, _MOST_PAIRS)
+
+    def _nearest(self, queries: Sequence[str], k: int) -> Iterator[tuple[str, list[Hit]]]:
+        """Each query, and the documents of the largest cosines."""
+        dimension = self._index.vectors.shape[1]
+        for start in range(0, len(queries), _QUERIES):
+            asked = queries[start : start + _QUERIES]
+            vectors = normalised(self._embed([self._index.plan.query_prompt + query for query in asked]))
+            if vectors.shape[1] != dimension:
+                raise UserError(
+                    f"the model's vectors have {vectors.shape[1]} dimensions, those of the index {dimension}"
+                )
+            best = self._search(vectors, k)
+            for query, scores, numbers in zip(asked, best.scores, best.documents, strict=True):
+                found = zip(scores.tolist(), numbers.tolist(), strict=True)
+                yield query, [Hit(self._index.document(number), score, score) for score, number in found if number >= 0]
+
+    def _reranked(self, group: Sequence[tuple[str, list[Hit]]], k: int, rerank: Score) -> Iterator[list[Hit]]:
+        pairs = [(query, whole_text(hit.document)) for query, hits in group for hit in hits]
+        scores = iter(rerank([query for query, _ in pairs], [passage for _, passage in pairs]).tolist())
+        for _, hits in group:
+            read = [hit._replace(score=next(scores)) for hit in hits]
+            yield sorted(read, key=lambda hit: -hit.score)[:k]
 
 
 def cross_encoder(predictor: Predictor, name: str) -> Score:

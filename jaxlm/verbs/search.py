@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from jaxlm.config import DataSettings, Dtype, MeshSettings
+from jaxlm.console import duration
 from jaxlm.errors import UserError
 from jaxlm.flags import check_batch_size, check_output, parse
 from jaxlm.parallel import distributed
@@ -33,6 +35,8 @@ _USAGE = (
     "python -m jaxlm search MODEL --documents FILE --index DIR makes an index; "
     'python -m jaxlm search --index DIR --query "..." asks it'
 )
+
+_SAY_EVERY_S = 15
 
 log = logging.getLogger("jaxlm")
 
@@ -139,7 +143,7 @@ def run(arguments: list[str]) -> int:
     embed = embedder(name, index.plan.max_length)
     embed.truncated = 0
     search = _search_of(args, index, mesh, console)
-    _answer(args, Searcher(index, embed, search, rerank=score, depth=args.rerank_top), qrels)
+    _answer(args, Searcher(index, embed, search, rerank=score, depth=args.rerank_top), qrels, console)
     _say_cut(embed, "queries", console)
     return 0
 
@@ -257,8 +261,8 @@ def _check_judged(args: Arguments, qrels: "Qrels", known: Iterator[str], console
         console.say(f"{len(absent)} of {len(judged)} judged documents are not in the index; they count as not found")
 
 
-def _answer(args: Arguments, searcher: "Searcher", qrels: "Qrels | None") -> None:
-    """Writes the answers, and how good they are."""
+def _answer(args: Arguments, searcher: "Searcher", qrels: "Qrels | None", console: "Console") -> None:
+    """Writes the answers as they come, or into the output all at once; and how good they are."""
     from jaxlm.atomic import write_atomically
     from jaxlm.search.qrels import metrics_of_run
 
@@ -272,6 +276,8 @@ def _answer(args: Arguments, searcher: "Searcher", qrels: "Qrels | None") -> Non
                 "others; ids have to agree (--queries FILE: a column id, or the first one; of a txt file, line numbers)"
             )
         answers = searcher([query.text for query in queries], _depth(args))
+        if not on_terminal:
+            answers = _told(answers, len(queries), console)
         for query, hits in zip(queries, answers, strict=True):
             run[query.id] = [(hit.document.id, hit.score) for hit in hits]
             if on_terminal:
@@ -279,14 +285,24 @@ def _answer(args: Arguments, searcher: "Searcher", qrels: "Qrels | None") -> Non
                 continue
             records = [hit.record(rank, bool(args.rerank)) for rank, hit in enumerate(hits[: args.top_k], 1)]
             line = json.dumps({"id": query.id, "query": query.text, "hits": records}, ensure_ascii=False)
-            lines.append(line) if args.output else print(line)
-        sys.stdout.flush()
+            lines.append(line) if args.output else print(line, flush=True)
     if args.output:
         write_atomically(Path(args.output), "".join(f"{line}\n" for line in lines))
     if qrels is not None:
         stream = sys.stdout if on_terminal or args.output else sys.stderr  # a pipe gets JSON lines and nothing else
         for name, value in metrics_of_run(run, qrels, recall_at=args.top_k).items():
             print(f"{name}: {value:.6g}", file=stream)
+
+
+def _told(answers: "Iterator[list[Hit]]", count: int, console: "Console") -> "Iterator[list[Hit]]":
+    """The answers; every few seconds it is said how many there are."""
+    started = said = time.perf_counter()
+    for done, hits in enumerate(answers, 1):
+        yield hits
+        now = time.perf_counter()
+        if now - said > _SAY_EVERY_S:
+            said, left = now, (count - done) * (now - started) / done
+            console.say(f"answered: {done}/{count} queries, {duration(left)} left")
 
 
 def _queries(args: Arguments) -> Iterator[list["Entry"]]:

@@ -267,7 +267,7 @@ def test_answers_are_the_nearest_documents_and_reranking_reads_the_nearest_few(
     make(query_prompt="text ")
     index = Index(tmp_path / "index")
     search = ExactSearch(index.vectors, make_mesh(1))
-    answers = Searcher(index, embed, search)(["7 abab", "3 ababab"], 3)
+    answers = list(Searcher(index, embed, search)(["7 abab", "3 ababab"], 3))
     assert [row[0].document.id for row in answers] == ["d7", "d3"]
     assert [row[0].score for row in answers] == pytest.approx([1, 1])
     assert all(row[0].score >= row[1].score >= row[2].score for row in answers)
@@ -277,8 +277,8 @@ def test_answers_are_the_nearest_documents_and_reranking_reads_the_nearest_few(
         read.extend(zip(queries, passages, strict=True))
         return np.array([len(passage) for passage in passages], float)
 
-    nearest = Searcher(index, embed, search)(["7 abab", "3 ababab"], 6)
-    reranked = Searcher(index, embed, search, rerank=by_length, depth=6)(["7 abab", "3 ababab"], 2)
+    nearest = list(Searcher(index, embed, search)(["7 abab", "3 ababab"], 6))
+    reranked = list(Searcher(index, embed, search, rerank=by_length, depth=6)(["7 abab", "3 ababab"], 2))
     assert read == [(query, hit.document.text) for query, row in zip(["7 abab", "3 ababab"], nearest, strict=True)
                     for hit in row]  # fmt: skip
     for row, candidates in zip(reranked, nearest, strict=True):
@@ -287,4 +287,29 @@ def test_answers_are_the_nearest_documents_and_reranking_reads_the_nearest_few(
         assert [hit.cosine for hit in row] == [hit.cosine for hit in expected]
         assert [hit.score for hit in row] == [len(hit.document.text) for hit in row]
     with pytest.raises(UserError, match="have 3 dimensions, those of the index 4"):
-        Searcher(index, lambda texts: np.ones((len(texts), 3), np.float32), search)(["x"], 2)
+        list(Searcher(index, lambda texts: np.ones((len(texts), 3), np.float32), search)(["x"], 2))
+
+
+def test_answers_come_group_by_group_and_are_those_of_all_queries_at_once(
+    make: Callable[..., str | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make()
+    index = Index(tmp_path / "index")
+    read: list[int] = []
+
+    def by_length(queries: Sequence[str], passages: Sequence[str]) -> np.ndarray:
+        read.append(len(queries))
+        return np.array([len(query + passage) for query, passage in zip(queries, passages, strict=True)], float)
+
+    searcher = Searcher(index, embed, ExactSearch(index.vectors, make_mesh(1)), rerank=by_length, depth=4)
+    at_once = list(searcher(TEXTS, 3))
+    assert read == [4 * 23]
+    monkeypatch.setattr("jaxlm.search.searcher._QUERIES", 7)
+    monkeypatch.setattr("jaxlm.search.searcher._FEWEST_PAIRS", 8)
+    monkeypatch.setattr("jaxlm.search.searcher._MOST_PAIRS", 32)
+    read.clear()
+    answers = searcher(TEXTS, 3)
+    first = next(answers)
+    assert read == [4 * 2]
+    assert [first, *answers] == at_once
+    assert read == [4 * 2, 4 * 4, 4 * 8, 4 * 8, 4]
