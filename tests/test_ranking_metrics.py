@@ -13,7 +13,7 @@ from jaxlm.ranking_metrics import (
     recall,
     reciprocal_rank,
 )
-from jaxlm.search.qrels import metrics_of_run
+from jaxlm.search.qrels import metrics_of_run, ranking_of
 
 
 def make_run(seed: int, *, ties: bool) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, int]]]:
@@ -61,8 +61,8 @@ def test_means_of_a_run_are_over_all_judged_queries() -> None:
     run, qrels = make_run(5, ties=True)
     qrels["q3"] = dict.fromkeys(qrels["q3"], 0)
     expected = pytrec_eval.RelevanceEvaluator(qrels, {"recip_rank", "recall.10", "ndcg_cut.10", "map"}).evaluate(run)
-    lists = {query: list(results.items()) for query, results in run.items()} | {"unjudged": [("d1", 1.0)]}
-    found = metrics_of_run(lists, qrels, recall_at=10)
+    rankings = [ranking_of(list(results.items()), qrels[query]) for query, results in run.items()]
+    found = metrics_of_run([*rankings, None], recall_at=10)
     for ours, theirs in (("mrr", "recip_rank"), ("recall@10", "recall_10"), ("ndcg@10", "ndcg_cut_10"), ("map", "map")):
         assert found[ours] == pytest.approx(np.mean([expected[query][theirs] for query in qrels]), abs=1e-9)
     assert (found["queries"], found["queries_left_out"]) == (40, 1)

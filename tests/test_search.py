@@ -237,25 +237,34 @@ def test_a_model_that_has_changed_or_moved_is_an_error_that_says_so(
         (folder / "elsewhere").rename(model)
 
 
-def test_judgements_give_the_metrics_of_trec_eval(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    queries, qrels = str(folder / "queries.tsv"), str(folder / "qrels.txt")
-    assert cli.main(asking(folder, "--queries", queries, "--qrels", qrels, "--top_k", "20")) == 0
-    shown = capsys.readouterr()
-    run = {
-        line["id"]: {hit["id"]: hit["score"] for hit in line["hits"]}
-        for line in map(json.loads, shown.out.splitlines())
-    }
+def test_judgements_give_the_metrics_of_trec_eval_whatever_is_shown(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judging = ["--queries", str(folder / "queries.tsv"), "--qrels", str(folder / "qrels.txt")]
     judged = {"q1": {"d3": 1, "d7": 2}, "q2": {"d20": 1, "d21": 0, "gone": 1}}
-    measures = {"recip_rank", "ndcg_cut.10", "recall.20"}
-    expected = pytrec_eval.RelevanceEvaluator(judged, measures).evaluate(run)
-    found = dict(line.split(": ") for line in shown.err.splitlines() if line.count(": ") == 1)
-    for ours, theirs in (("mrr", "recip_rank"), ("ndcg@10", "ndcg_cut_10"), ("recall@20", "recall_20")):
-        mean = np.mean([expected[query][theirs] for query in judged])
-        assert float(found[ours]) == pytest.approx(mean, rel=1e-4)
-    assert (found["queries"], found["queries_left_out"]) == ("2", "1")
-    assert "1 of 5 judged documents are not in the index" in shown.err
-    assert cli.main(asking(folder, "--queries", queries, "--qrels", qrels, "--top_k", "3")) == 0
-    assert [len(json.loads(line)["hits"]) for line in capsys.readouterr().out.splitlines()] == [3, 3, 3]
+    measures = {"recip_rank", "ndcg_cut.10", "recall.3", "map"}
+    reranking = ["--rerank", str(folder / "reranker"), "--rerank_top"]
+    for run_depth, flags, deepest, said in (
+        (1000, [], 40, "metrics are of each query's 40 nearest documents"),
+        (30, [], 30, "metrics are of each query's 30 nearest documents"),
+        (1000, [*reranking, "25"], 25, "metrics are of each query's 25 re-ranked documents"),
+    ):
+        monkeypatch.setattr("jaxlm.verbs.search._RUN", run_depth)
+        assert cli.main(asking(folder, *judging[:2], *flags, "--top_k", str(deepest))) == 0
+        lines = list(map(json.loads, capsys.readouterr().out.splitlines()))
+        run = {line["id"]: {hit["id"]: hit["score"] for hit in line["hits"]} for line in lines}
+        expected = pytrec_eval.RelevanceEvaluator(judged, measures).evaluate(run)
+        assert cli.main(asking(folder, *judging, *flags, "--top_k", "3")) == 0
+        shown = capsys.readouterr()
+        assert [len(json.loads(line)["hits"]) for line in shown.out.splitlines()] == [3, 3, 3]
+        found = dict(line.split(": ") for line in shown.err.splitlines() if line.count(": ") == 1)
+        theirs = {"mrr": "recip_rank", "ndcg@10": "ndcg_cut_10", "recall@3": "recall_3", "map": "map"}
+        for ours, name in theirs.items():
+            mean = np.mean([expected[query][name] for query in judged])
+            assert float(found[ours]) == pytest.approx(mean, rel=1e-4), (ours, flags)
+        assert (found["queries"], found["queries_left_out"]) == ("2", "1")
+        assert said in shown.err
+        assert "1 of 5 judged documents are not in the index" in shown.err
 
 
 def test_columns_and_the_type_of_the_vectors_are_those_that_are_told(folder: Path, tmp_path: Path) -> None:

@@ -51,24 +51,29 @@ def read_qrels(path: Path) -> Qrels:
     return judgements
 
 
-def metrics_of_run(run: Mapping[str, Sequence[tuple[str, float]]], qrels: Qrels, recall_at: int) -> dict[str, float]:
-    """`mean_metrics` of what a search found, as trec_eval takes the mean: queries that nobody judged are left out, and
-    counted; those for which nothing is relevant count as 0.
+def ranking_of(results: Sequence[tuple[str, float]], grades: Mapping[str, float]) -> Ranking:
+    """What a search found for a query, as `trec_eval` sees it: by score, and of equal scores the larger id first.
 
     Args:
-      run: the (document id, score) found, by query id.
+      results: the (document id, score) found.
+      grades: by document id.
+    """
+    order = ranked(np.array([score for _, score in results]), [document for document, _ in results])
+    found = np.array([grades.get(results[index][0], 0.0) for index in order], np.float64)
+    # Behind the last document that somebody judged nothing counts: without it, a run takes no room to speak of.
+    return Ranking(np.trim_zeros(found, "b"), np.array(list(grades.values()), np.float64))
+
+
+def metrics_of_run(rankings: Sequence[Ranking | None], recall_at: int) -> dict[str, float]:
+    """`mean_metrics` of what a search found, as trec_eval takes the mean: queries that nobody judged (None) are left
+    out, and counted; those for which nothing is relevant count as 0.
+
+    Args:
       recall_at: K of the recall.
     """
-    rankings = []
-    judged = {query: results for query, results in run.items() if query in qrels}
-    for query, results in judged.items():
-        grades = qrels[query]
-        ids = [document for document, _ in results]
-        order = ranked(np.array([score for _, score in results]), ids)
-        found = np.array([grades.get(ids[index], 0.0) for index in order], np.float64)
-        rankings.append(Ranking(found, np.array(list(grades.values()), np.float64)))
-    means = mean_metrics(rankings, recall_at)
+    judged = [ranking for ranking in rankings if ranking is not None]
+    means = mean_metrics(judged, recall_at)
     share = means.pop("queries") / max(len(judged), 1)
     del means["queries_left_out"]
     means = {name: value * share for name, value in means.items()}
-    return means | {"queries": len(judged), "queries_left_out": len(run) - len(judged)}
+    return means | {"queries": len(judged), "queries_left_out": len(rankings) - len(judged)}

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from jaxlm.console import Console
     from jaxlm.embed import Embedder
+    from jaxlm.ranking_metrics import Ranking
     from jaxlm.search.collection import Entry
     from jaxlm.search.index import Index
     from jaxlm.search.qrels import Qrels
@@ -37,6 +38,7 @@ _USAGE = (
 )
 
 _SAY_EVERY_S = 15
+_RUN = 1000  # documents of each query that metrics look at: the customary depth of a run for trec_eval
 
 log = logging.getLogger("jaxlm")
 
@@ -65,7 +67,8 @@ class Arguments:
     rerank_top: int = 100
     """How many of the nearest documents it reads for each query."""
     qrels: str | None = None
-    """Relevance judgements of `--queries` (TREC's format, or query, document, grade): MRR, NDCG@10 and recall too."""
+    """Relevance judgements of `--queries` (TREC's format, or query, document, grade): MRR, NDCG@10, recall and MAP,
+    too, of the 1000 nearest documents, or of all that were re-ranked."""
     output: str | None = None
     """A file for the answers, a JSON line a query. Without it: a table on a terminal, JSON lines in a pipe."""
     id_column: str | None = None
@@ -143,7 +146,11 @@ def run(arguments: list[str]) -> int:
     embed = embedder(name, index.plan.max_length)
     embed.truncated = 0
     search = _search_of(args, index, mesh, console)
-    _answer(args, Searcher(index, embed, search, rerank=score, depth=args.rerank_top), qrels, console)
+    depth = min(_depth(args), len(index))
+    if qrels is not None:
+        said = "re-ranked" if args.rerank else "nearest"
+        console.say(f"metrics are of each query's {depth} {said} documents")
+    _answer(args, Searcher(index, embed, search, rerank=score, depth=args.rerank_top), depth, qrels, console)
     _say_cut(embed, "queries", console)
     return 0
 
@@ -178,8 +185,8 @@ def _check(args: Arguments) -> bool:
     for name in ("top_k", "rerank_top"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} is {getattr(args, name)}; it must be at least 1")
-    if args.rerank and args.rerank_top < _depth(args):
-        raise UserError(f"--rerank_top is {args.rerank_top}; it must be at least {_depth(args)}")
+    if args.rerank and args.rerank_top < args.top_k:
+        raise UserError(f"--rerank_top is {args.rerank_top}; it must be at least {args.top_k} (--top_k)")
     if args.approximate and importlib.util.find_spec("faiss") is None:
         raise UserError("--approximate needs faiss: pip install 'jaxlm[faiss]' (or faiss-cpu)")
     if args.data.max_length and args.data.max_length < 3:
@@ -200,8 +207,10 @@ def _check(args: Arguments) -> bool:
 
 
 def _depth(args: Arguments) -> int:
-    """How many documents are looked for: NDCG@10 looks at ten."""
-    return max(args.top_k, 10) if args.qrels else args.top_k
+    """How many documents are looked for: metrics look at all that were re-ranked, or at a run."""
+    if args.qrels:
+        return args.rerank_top if args.rerank else max(args.top_k, _RUN)
+    return args.top_k
 
 
 def _build(
@@ -261,25 +270,29 @@ def _check_judged(args: Arguments, qrels: "Qrels", known: Iterator[str], console
         console.say(f"{len(absent)} of {len(judged)} judged documents are not in the index; they count as not found")
 
 
-def _answer(args: Arguments, searcher: "Searcher", qrels: "Qrels | None", console: "Console") -> None:
-    """Writes the answers as they come, or into the output all at once; and how good they are."""
+def _answer(
+    args: Arguments, searcher: "Searcher", depth: int, qrels: "Qrels | None", console: "Console"
+) -> None:  # fmt: skip
+    """Writes the answers as they come, or into the output all at once; and how good they are, to the given depth."""
     from jaxlm.atomic import write_atomically
-    from jaxlm.search.qrels import metrics_of_run
+    from jaxlm.search.qrels import metrics_of_run, ranking_of
 
     on_terminal = sys.stdout.isatty() and not args.output
     lines: list[str] = []
-    run: dict[str, list[tuple[str, float]]] = {}
+    rankings: list[Ranking | None] = []
     for queries in _queries(args):
         if qrels is not None and not any(query.id in qrels for query in queries):
             raise UserError(
                 f"--qrels {args.qrels} judges none of the queries, such as {queries[0].id!r}, but {min(qrels)!r} and "
                 "others; ids have to agree (--queries FILE: a column id, or the first one; of a txt file, line numbers)"
             )
-        answers = searcher([query.text for query in queries], _depth(args))
+        answers = searcher([query.text for query in queries], depth)
         if not on_terminal:
             answers = _told(answers, len(queries), console)
         for query, hits in zip(queries, answers, strict=True):
-            run[query.id] = [(hit.document.id, hit.score) for hit in hits]
+            if qrels is not None:
+                judged, found = query.id in qrels, [(hit.document.id, hit.score) for hit in hits]
+                rankings.append(ranking_of(found, qrels[query.id]) if judged else None)
             if on_terminal:
                 print(table(query.text, hits[: args.top_k], shutil.get_terminal_size().columns))
                 continue
@@ -290,7 +303,7 @@ def _answer(args: Arguments, searcher: "Searcher", qrels: "Qrels | None", consol
         write_atomically(Path(args.output), "".join(f"{line}\n" for line in lines))
     if qrels is not None:
         stream = sys.stdout if on_terminal or args.output else sys.stderr  # a pipe gets JSON lines and nothing else
-        for name, value in metrics_of_run(run, qrels, recall_at=args.top_k).items():
+        for name, value in metrics_of_run(rankings, recall_at=args.top_k).items():
             print(f"{name}: {value:.6g}", file=stream)
 
 
