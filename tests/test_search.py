@@ -356,6 +356,11 @@ def test_wrong_files_are_one_clear_line_and_leave_nothing_behind(
     (tmp_path / "qrels").write_text("other 1 d3 1\n")
     assert cli.main(asking(folder, "--queries", queries, "--qrels", str(tmp_path / "qrels"))) == 2
     assert "judges none of the queries, such as 'q1', but 'other'" in capsys.readouterr().err
+    (tmp_path / "named.csv").write_text("query,text,key\ngood film,,q1\nmusic,,q2\n")
+    judging = ["--queries", str(tmp_path / "named.csv"), "--qrels", str(folder / "qrels.txt")]
+    assert cli.main(asking(folder, *judging)) == 2
+    assert "--qrels judges by ids: which column are they (query, text, key)?" in capsys.readouterr().err
+    (tmp_path / "named.csv").unlink()
     answered(asking(folder, "--query", "music", "--rerank", str(folder / "model")), "has no head that a task")
     answered(["search", "--index", str(tmp_path / "x"), "--query", "music"], "holds no index; make one")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "qrels"]

@@ -38,22 +38,28 @@ class Columns:
     id: Sequence[str]
     title: Sequence[str]
     text: Sequence[str]
+    remedy: tuple[str, str]  # how a column of ids, or of the text, is told where none has a usual name
     chosen: tuple[str | None, str | None, str | None] = (None, None, None)  # id, title, text: a name, or a position
+    judged: bool = False  # by ids of other files: numbers of lines are no ids where columns have names
 
 
 DOCUMENTS = Columns(
     "--documents",
-    ("id", "_id", "docid", "doc_id", "document_id", "pid", "passage_id", "corpus-id"),
+    ("id", "_id", "docid", "doc_id", "doc-id", "document_id", "document-id", "docno", "pid", "passage_id", "passage-id",
+     "corpus-id", "corpus_id", "corpusid", "cord_uid", "pmid"),
     ("title", "headline", "question"),
     ("text", "passage", "document", "contents", "content", "body", "body_text", "abstract", "description", "sentence",
      "answer"),
+    ("--id_column chooses one, by name or position", "--data.text chooses one, by name or position"),
 )  # fmt: skip
 QUERIES = Columns(
     "--queries",
-    ("id", "_id", "qid", "query_id", "query-id", "queryid"),
+    ("id", "_id", "qid", "query_id", "query-id", "queryid", "question_id", "question-id", "topic_id", "topic-id",
+     "number", "topic"),
     (),
     ("query", "query_text", "text", "question"),
-)
+    ("name it so in the file", "name it so in the file, and the ids id: a first line, or keys"),
+)  # fmt: skip
 
 
 def paths_of(specs: Sequence[str], columns: Columns) -> list[Path]:
@@ -174,8 +180,13 @@ class Reader:
         if found[2] is None:
             offer = ", ".join(names) if names else f"0 to {width - 1}"
             raise UserError(
-                f"{path}: which column is the text ({offer})? Usual names are {', '.join(columns.text)}"
-                + ("" if columns is QUERIES else "; --data.text chooses one, by name or position")
+                f"{path}: which column is the text ({offer})? Usual names are {', '.join(columns.text)}; "
+                f"{columns.remedy[1]}"
+            )
+        if columns.judged and names and found[0] is None:
+            raise UserError(
+                f"{path}: --qrels judges by ids: which column are they ({', '.join(names)})? Usual names are "
+                f"{', '.join(columns.id)}; {columns.remedy[0]}"
             )
         if unused := [name for name, place in names.items() if place not in found]:
             used = {what: name for what, column in zip(("id", "title", "text"), found, strict=True)

@@ -226,7 +226,8 @@ def _build(
     from jaxlm.search.collection import DOCUMENTS, Reader, paths_of
     from jaxlm.search.index import Index, Plan, build, note, sha256_of_files, sha256_of_model, state_of
 
-    columns = dataclasses.replace(DOCUMENTS, chosen=(args.id_column, args.title_column, args.data.text))
+    chosen = (args.id_column, args.title_column, args.data.text)
+    columns = dataclasses.replace(DOCUMENTS, chosen=chosen, judged=args.qrels is not None)
     sources = paths_of(args.documents, columns)
     model = _lasting(args.model)
     how = (str(columns.chosen), args.data.header, args.data.bad_rows, *(source.name for source in sources))
@@ -284,7 +285,8 @@ def _answer(
         if qrels is not None and not any(query.id in qrels for query in queries):
             raise UserError(
                 f"--qrels {args.qrels} judges none of the queries, such as {queries[0].id!r}, but {min(qrels)!r} and "
-                "others; ids have to agree (--queries FILE: a column id, or the first one; of a txt file, line numbers)"
+                "others; ids have to agree (--queries FILE: a column called id, without a header line the first of "
+                "two, and of a single one the numbers of lines)"
             )
         answers = searcher([query.text for query in queries], depth)
         if not on_terminal:
@@ -326,7 +328,8 @@ def _queries(args: Arguments) -> Iterator[list["Entry"]]:
     if args.query:
         yield [Entry(str(number), "", query.strip()) for number, query in enumerate(args.query, 1)]
     elif args.queries:
-        reader = Reader(paths_of([args.queries], QUERIES), QUERIES, dataclasses.replace(args.data, text=None))
+        columns = dataclasses.replace(QUERIES, judged=args.qrels is not None)
+        reader = Reader(paths_of([args.queries], columns), columns, dataclasses.replace(args.data, text=None))
         queries = list(reader)
         if reader.skipped:
             log.warning("%s: queries left out: %s", args.queries, counted(reader.skipped))

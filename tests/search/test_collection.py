@@ -1,3 +1,4 @@
+import dataclasses
 import gzip
 import json
 import logging
@@ -68,6 +69,13 @@ def test_msmarco_and_beir_queries_are_read(tmp_path: Path) -> None:
         (DOCUMENTS, "id,name,description\n7,a,some text\n8,b,other text\n", Entry("7", "", "some text")),
         (DOCUMENTS, "number,words\n7,some text\n8,other text\n", r"\(number, words\)"),
         (DOCUMENTS, "pid,words\na,some text\nb,other text\n", r"\(pid, words\)"),
+        (DOCUMENTS, "docno,text\nAP-7,some text\nAP-8,other text\n", Entry("AP-7", "", "some text")),
+        (DOCUMENTS, "cord_uid,title,abstract\n7,,some text\n8,,other text\n", Entry("7", "", "some text")),
+        (DOCUMENTS, "title,abstract,pmid\na,some text,7\nb,other text,8\n", Entry("7", "a", "some text")),
+        (QUERIES, "topic-id,query\n7,some text\n8,other text\n", Entry("7", "", "some text")),
+        (QUERIES, "topic,query,narrative\n7,some text,x\n8,other text,y\n", Entry("7", "", "some text")),
+        (QUERIES, "query,number\nsome text,7\nother text,8\n", Entry("7", "", "some text")),
+        (QUERIES, "question_id,question\n7,some text\n8,other text\n", Entry("7", "", "some text")),
         (QUERIES, "qid,query_text\n7,some text\n8,other text\n", Entry("7", "", "some text")),
     ],
 )
@@ -79,6 +87,30 @@ def test_a_header_line_is_no_entry(tmp_path: Path, columns: Columns, content: st
     else:
         found = read(tmp_path / "x.csv", columns)
         assert (found[0], len(found)) == (expected, 2)
+
+
+@pytest.mark.parametrize("columns", [DOCUMENTS, QUERIES], ids=["documents", "queries"])
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl"])
+def test_numbers_of_lines_are_no_ids_to_judge_by_where_columns_have_names(
+    tmp_path: Path, name: str, columns: Columns
+) -> None:
+    other = "title" if columns is DOCUMENTS else "query"  # two names that are known tell a header line
+    rows = [{"text": "some text", other: "more", "key": "a"}, {"text": "other text", other: "more", "key": "b"}]
+    (tmp_path / "x.csv").write_text(f"text,{other},key\nsome text,more,a\nother text,more,b\n")
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert len(read(tmp_path / name, columns)) == 2
+    judged = dataclasses.replace(columns, judged=True)
+    with pytest.raises(UserError, match=rf"judges by ids: which column are they \(text, {other}, key\)\?") as stop:
+        read(tmp_path / name, judged)
+    assert ("--id_column" if columns is DOCUMENTS else "name it so in the file") in str(stop.value)
+    (tmp_path / "x.txt").write_text("some text\nother text\n")
+    assert [entry.id for entry in read(tmp_path / "x.txt", judged)] == ["1", "2"]
+
+
+def test_queries_of_many_columns_without_names_are_told_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "x.tsv").write_text("7\ta\tsome text\n8\tb\tother text\n")
+    with pytest.raises(UserError, match=r"the text \(0 to 2\)\?.*; name it so in the file, and the ids id: a first"):
+        read(tmp_path / "x.tsv", QUERIES)
 
 
 def test_a_title_may_be_absent_from_the_first_row(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -101,9 +133,9 @@ def test_files_of_one_name_have_entries_of_their_own(tmp_path: Path) -> None:
 
 def test_columns_are_chosen_by_name_or_position(tmp_path: Path) -> None:
     (tmp_path / "x.tsv").write_text("x\tnumber\tsaid\ny\t1\tsome text\n")
-    chosen = Columns("--documents", DOCUMENTS.id, DOCUMENTS.title, DOCUMENTS.text, ("number", None, "said"))
+    chosen = dataclasses.replace(DOCUMENTS, chosen=("number", None, "said"))
     assert read(tmp_path / "x.tsv", chosen, header="yes") == [Entry("1", "", "some text")]
-    chosen = Columns("--documents", DOCUMENTS.id, DOCUMENTS.title, DOCUMENTS.text, ("1", None, "2"))
+    chosen = dataclasses.replace(DOCUMENTS, chosen=("1", None, "2"))
     assert read(tmp_path / "x.tsv", chosen, header="no")[1] == Entry("1", "", "some text")
 
 
