@@ -194,6 +194,7 @@ class Problems:
 
     def report_at(self, place: str, kind: str, detail: str = "") -> None:
         if self.policy == "error":
+            detail += files.OTHER_ENCODING if kind.startswith("not UTF-8") else ""
             raise UserError(
                 f"{self.source}, {place}: {kind}{detail}; correct it, or leave such rows out: --data.bad_rows skip"
             )
@@ -225,7 +226,7 @@ def rows_of_a_table(source: str, rows: Iterable[Row], settings: DataSettings, pr
     for row in rows:
         columns = len(row.values) if isinstance(row.values, list) else None
         if row.problem:
-            problems.report(row, row.problem, files.OTHER_ENCODING if row.problem == "not UTF-8" else "")
+            problems.report(row, row.problem)
         elif good and type(row.values) is not type(good[0].values):
             problems.report(row, "an object among lists" if columns is None else "a list among objects")
         elif columns is None:

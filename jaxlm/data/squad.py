@@ -213,7 +213,7 @@ def _table(source: str, items: Iterator[_Item], settings: DataSettings, labelled
     for item in items:
         try:
             if item.problem:
-                raise ValueError(item.problem, files.OTHER_ENCODING if item.problem == "not UTF-8" else "")
+                raise ValueError(item.problem)
             question, context = _text(item.question, "question"), _text(item.context, "context")
             identity = str(_string(item.id))
             if identity in seen:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from jaxlm.data.files import OTHER_ENCODING, Row
+from jaxlm.data.files import Row
 from jaxlm.data.sources import Problems, Table
 from jaxlm.data.tags import as_iob2, is_tag, types_of, usual_form
 from jaxlm.errors import UserError
@@ -89,8 +89,7 @@ def word_table(
     flat = tags and not intents and not any(is_tag(tag) for sentence in sentences for tag in sentence.tags or ())
     for sentence in sentences:
         if sentence.problem is not None:
-            hint = OTHER_ENCODING if sentence.problem.startswith("not UTF-8") else ""
-            problems.report(sentence.row, sentence.problem, sentence.detail or hint)
+            problems.report(sentence.row, sentence.problem, sentence.detail)
             continue
         if tags and sentence.stray is not None and not flat:
             row, detail = sentence.stray

@@ -26,7 +26,7 @@ def read_qrels(path: Path) -> Qrels:
     for number, line in files.lines(path):
         place = f"{path}, line {number}"
         if line is None:
-            raise UserError(f"{place}: not UTF-8")
+            raise UserError(f"{place}: not UTF-8{files.OTHER_ENCODING}")
         if not line.strip():
             continue
         cells = [cell.strip() for cell in line.split("\t")] if "\t" in line else line.split()

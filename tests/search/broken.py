@@ -7,7 +7,7 @@ DOCUMENT_FILES: dict[str, tuple[bytes, str, int | None]] = {
     "a.txt has blank lines only": (b"\n  \n", "nothing to read", None),
     "a.tsv has a header only": (b"id\ttext\n", "nothing to read", None),
     "a.tsv has a wrong number of columns": (b"1\tone\n2\n", "line 2: wrong number of columns (1 instead of 2)", 1),
-    "a.tsv is no UTF-8": (b"1\tone\n2\t\xff\n", "line 2: not UTF-8", 1),
+    "a.tsv is no UTF-8": (b"1\tone\n2\t\xff\n", "line 2: not UTF-8 (in another encoding all of it", 1),
     "a.tsv has an empty text": (b"1\tone\n2\t \n", "line 2: empty text", 1),
     "a.tsv has an empty id": (b"1\tone\n\ttwo\n", "line 2: no id", 1),
     "a.tsv has an id twice": (b"1\tone\n1\ttwo\n", "line 2: an id for the second time (1)", 1),
@@ -31,6 +31,6 @@ QRELS: dict[str, tuple[bytes, str]] = {
     "no number": (b"q1 0 d1 1\nq1 0 d2 yes\n", "line 2: the grade 'yes' is no number"),
     "not finite": (b"q1 0 d1 nan\n", "line 1: the grade 'nan' is no finite number"),
     "two grades": (b"q1 0 d1 1\nq1 0 d1 2\n", "line 2: document d1 has two different grades for query q1"),
-    "not UTF-8": (b"q1 0 d1 1\nq\xff 0 d1 2\n", "line 2: not UTF-8"),
+    "not UTF-8": (b"q1 0 d1 1\nq\xff 0 d1 2\n", "line 2: not UTF-8 (in another encoding all of it"),
     "an empty id": (b"q1\t\t1\n", "line 1: an id is empty"),
 }
