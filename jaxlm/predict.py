@@ -138,10 +138,18 @@ class Predictor:
 
     def predict(self, table: Table) -> Iterator[dict[str, Any]]:
         """One prediction for each row of a table, in order."""
-        self._check_pairs(table)
-        examples, truncated = self.task.examples_to_predict(table.unlabelled())
+        predictions, truncated = self.predictions(table)
         if truncated:
             log.warning("%s: %s", table.source, self.task.describe_cut(truncated))
+        yield from predictions
+
+    def predictions(self, table: Table) -> tuple[Iterator[dict[str, Any]], int]:
+        """As `predict`, and how many texts were cut, which is for the caller to say."""
+        self._check_pairs(table)
+        examples, truncated = self.task.examples_to_predict(table.unlabelled())
+        return self._predicted(examples), truncated
+
+    def _predicted(self, examples: Examples) -> Iterator[dict[str, Any]]:
         _, outputs = self._outputs(examples)
         yield from self.task.predictions(outputs, examples)
 

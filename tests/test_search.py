@@ -21,7 +21,7 @@ from jaxlm.models import BertConfig, BertForSequenceClassification
 from jaxlm.parallel.mesh import make_mesh
 from jaxlm.search.collection import Entry
 from jaxlm.search.index import Index
-from jaxlm.search.searcher import Hit
+from jaxlm.search.searcher import CrossEncoder, Hit
 from jaxlm.tasks.ranking import Ranking
 from jaxlm.verbs.search import table
 
@@ -304,11 +304,11 @@ def test_answers_are_written_as_they_come_and_how_many_there_are_is_said(
     monkeypatch.setattr("jaxlm.search.searcher._FEWEST_PAIRS", 10)
     written: list[int] = []
 
-    def score(queries: list[str], passages: list[str]) -> np.ndarray:
+    def score(model: CrossEncoder, queries: list[str], passages: list[str]) -> np.ndarray:
         written.append(capsys.readouterr().out.count("\n"))
         return np.zeros(len(queries))
 
-    monkeypatch.setattr("jaxlm.search.searcher.cross_encoder", lambda predictor, name: score)
+    monkeypatch.setattr(CrossEncoder, "__call__", score)
     flags = ["--queries", str(folder / "queries.tsv"), "--rerank", str(folder / "reranker"), "--rerank_top", "10"]
     assert cli.main(asking(folder, *flags)) == 0
     assert written == [0, 1]  # the second group is the other two queries
@@ -323,6 +323,11 @@ def test_what_is_cut_is_counted(folder: Path, tmp_path: Path, capsys: pytest.Cap
     said = capsys.readouterr().err
     assert "1 of the documents embedded now were cut to 8 tokens" in said
     assert "1 of the queries embedded now were cut to 8 tokens" in said
+    asked = ["search", "--index", str(tmp_path / "index"), "--query", "music", "--query", "film", *ONE_DEVICE]
+    assert cli.main([*asked, "--rerank", str(folder / "reranker")]) == 0
+    said = capsys.readouterr().err
+    assert "2 of the pairs re-ranked now were cut to 64 tokens\n" in said
+    assert "--data.max_length" not in said
 
 
 def test_wrong_files_are_one_clear_line_and_leave_nothing_behind(

@@ -93,22 +93,25 @@ class Searcher:
             yield sorted(read, key=lambda hit: -hit.score)[:k]
 
 
-def cross_encoder(predictor: Predictor, name: str) -> Score:
+class CrossEncoder:
     """A model with one output for a pair of texts, as `Searcher` uses it.
 
     Raises:
       UserError: the model serves another task.
     """
-    if not isinstance(predictor.task, Ranking | Regression):
-        raise UserError(
-            f"--rerank {name} is a model of task {predictor.task.name}; one that scores pairs of texts is meant, such "
-            "as task ranking trains"
-        )
 
-    def score(queries: Sequence[str], passages: Sequence[str]) -> np.ndarray:
-        table = Table(
-            "--rerank", list(queries), list(passages), None, [f"pair {n}" for n in range(1, 1 + len(queries))]
-        )
-        return np.array([prediction["score"] for prediction in predictor.predict(table)])
+    def __init__(self, predictor: Predictor, name: str):
+        if not isinstance(predictor.task, Ranking | Regression):
+            raise UserError(
+                f"--rerank {name} is a model of task {predictor.task.name}; one that scores pairs of texts is meant, "
+                "such as task ranking trains"
+            )
+        self._predictor = predictor
+        self.max_length = predictor.max_length
+        self.truncated = 0  # pairs that were cut so far
 
-    return score
+    def __call__(self, queries: Sequence[str], passages: Sequence[str]) -> np.ndarray:
+        places = [f"pair {number}" for number in range(1, 1 + len(queries))]
+        predictions, cut = self._predictor.predictions(Table("--rerank", list(queries), list(passages), None, places))
+        self.truncated += cut
+        return np.array([prediction["score"] for prediction in predictions])

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from jaxlm.search.collection import Entry
     from jaxlm.search.index import Index
     from jaxlm.search.qrels import Qrels
-    from jaxlm.search.searcher import Hit, Search, Searcher
+    from jaxlm.search.searcher import CrossEncoder, Hit, Search, Searcher
 
 _USAGE = (
     "python -m jaxlm search MODEL --documents FILE --index DIR makes an index; "
@@ -133,9 +133,9 @@ def run(arguments: list[str]) -> int:
     score = None
     if args.rerank:
         from jaxlm.predict import Predictor
-        from jaxlm.search.searcher import cross_encoder
+        from jaxlm.search.searcher import CrossEncoder
 
-        score = cross_encoder(Predictor(args.rerank, mesh, dtype=args.dtype, batch_size=args.batch_size), args.rerank)
+        score = CrossEncoder(Predictor(args.rerank, mesh, dtype=args.dtype, batch_size=args.batch_size), args.rerank)
 
     from jaxlm.search.qrels import read_qrels
     from jaxlm.search.searcher import Searcher
@@ -151,7 +151,9 @@ def run(arguments: list[str]) -> int:
         said = "re-ranked" if args.rerank else "nearest"
         console.say(f"metrics are of each query's {depth} {said} documents")
     _answer(args, Searcher(index, embed, search, rerank=score, depth=args.rerank_top), depth, qrels, console)
-    _say_cut(embed, "queries", console)
+    _say_cut(embed, "queries embedded", console)
+    if score is not None:
+        _say_cut(score, "pairs re-ranked", console)
     return 0
 
 
@@ -243,7 +245,7 @@ def _build(
     console.say(f"making the index {directory}: {reason}")
     load = functools.partial(embedder, model, plan.max_length)
     build(directory, plan, Reader(sources, columns, args.data), load, console)
-    _say_cut(load(), "documents", console)
+    _say_cut(load(), "documents embedded", console)
     index = Index(directory)
     console.say(f"index: {directory}, {len(index)} documents, {index.vectors.shape[1]} dimensions")
     console.say(f'next: python -m jaxlm search --index {directory} --query "a query of your own"')
@@ -255,9 +257,9 @@ def _lasting(model: str) -> str:
     return str(path.absolute()) if path.is_dir() else model
 
 
-def _say_cut(embed: "Embedder", what: str, console: "Console") -> None:
-    if embed.truncated:
-        console.say(f"{embed.truncated} of the {what} embedded now were cut to {embed.max_length} tokens")
+def _say_cut(model: "Embedder | CrossEncoder", what: str, console: "Console") -> None:
+    if model.truncated:
+        console.say(f"{model.truncated} of the {what} now were cut to {model.max_length} tokens")
 
 
 def _check_judged(args: Arguments, qrels: "Qrels", known: Iterator[str], console: "Console") -> None:
