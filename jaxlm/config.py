@@ -103,7 +103,8 @@ class DataSettings:
     words: str | None = None
     """Column of a sentence's words: name, or position in a CoNLL file. Unset: found by its name, or the first."""
     tags: str | None = None
-    """Column of the words' tags. Unset: found by its name, or the last column of a CoNLL file (-1)."""
+    """Column of the words' tags. Unset: found by its name; of a CoNLL file, the last column (-1) or, where
+    that holds no tags of entities, the only one that does."""
     documents: Literal["blank_lines", "file", "line"] = "blank_lines"
     """What a document of running text (txt) is: what blank lines part, a whole file, or a line."""
     mixture: tuple[str, ...] = ()

@@ -211,8 +211,20 @@ def test_an_index_notes_where_its_model_has_moved_and_in_which_dtype_its_vectors
     assert cli.main(["search", str(tmp_path / "new"), *command, "--dtype", "bfloat16"]) == 0
     assert "is up to date" in capsys.readouterr().err
     assert cli.main(["search", "--index", str(tmp_path / "index"), "--query", "music", *ONE_DEVICE]) == 0
-    assert cli.main(["search", str(tmp_path / "new"), *command]) == 0
+    assert cli.main(["search", str(tmp_path / "new"), *command]) == 0  # auto takes what is there
+    assert "is up to date" in capsys.readouterr().err
+    assert cli.main(["search", str(tmp_path / "new"), *command, "--dtype", "float32"]) == 0
     assert "products were computed in bfloat16, and are in float32 now" in capsys.readouterr().err
+
+
+def test_a_prompt_for_queries_is_kept_until_another_is_given(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "index", tmp_path / "index")
+    command = building(folder)
+    command[command.index("--index") + 1] = str(tmp_path / "index")
+    at = command.index("--query_prompt")
+    for given, kept in (([], "the "), (["--query_prompt", "ask: "], "ask: "), ([], "ask: ")):
+        assert cli.main([*command[:at], *given, *command[at + 2 :]]) == 0
+        assert Index(tmp_path / "index").plan.query_prompt == kept
 
 
 def test_a_model_that_has_changed_or_moved_is_an_error_that_says_so(

@@ -101,6 +101,16 @@ class Columns:
         lowered = {name.lower(): column for name, column in self.by_name.items() if column != but}
         return next((lowered[name] for name in usual if name in lowered), None)
 
+    def find_pair(
+        self, settings: DataSettings, firsts: Sequence[str], seconds: Sequence[str], *, alone: bool
+    ) -> tuple[str | int | None, str | int | None]:
+        """The columns of a text and of a second one; `alone`: one that is chosen by itself stays so."""
+        second = None if settings.text_pair is None else self.find("text_pair", settings.text_pair, ())
+        first = self.find("text", settings.text, firsts, but=second)
+        if second is None and (settings.text is None or not alone):
+            second = self.find("text_pair", None, seconds, but=first)
+        return first, second
+
     def find_label(self, asked: str | None, *, of_classes: bool) -> str | int | None:
         """The label's column, where no more than one can be meant.
 

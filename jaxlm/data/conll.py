@@ -94,7 +94,8 @@ def _layout(path: Path, settings: DataSettings, *, tags: bool) -> _Layout:
         place = 3  # the universal part of speech
     elif place is None and tags and tagged == [words]:
         raise UserError(f"{path}: its first column holds the tags, as it seems: --data.tags 0 --data.words 1")
-    elif place is None and tags and (is_numbered or width - 1 not in tagged):  # else the last, as in CoNLL-2003
+    # Else the last, as in CoNLL-2003, also where no line at the head is part of an entity.
+    elif place is None and tags and (is_numbered or not (width - 1 in tagged or all(row[-1] == "O" for row in rows))):
         if len(tagged) > 1:
             found = ", ".join(f"{column} ({header[column]})" if header else str(column) for column in tagged)
             raise UserError(f"{path}: columns {found} hold tags, as it seems; which are meant? --data.tags NUMBER")

@@ -100,7 +100,7 @@ def read_table(
     elif not running_text and is_fasttext(Path(spec)):
         rows = fasttext_rows(Path(spec))
     else:
-        columns = label_kind is not None or settings.text_pair is not None
+        columns = label_kind is not None or settings.text_pair is not None or settings.pairs
         columns = columns or (not running_text and has_columns(Path(spec), known_labels))
         rows = files.read_rows(Path(spec), SPLITS[split], columns=columns)
         if files.data_format(Path(spec)) == ".parquet":
@@ -269,10 +269,7 @@ def _table(
         if not good:
             raise UserError(f"{source}: a header line and no rows")
     columns = Columns(source, names, header)
-    pair = None if settings.text_pair is None else columns.find("text_pair", settings.text_pair, ())
-    text = columns.find("text", settings.text, TEXT_NAMES, but=pair)
-    if pair is None and (settings.text is None or settings.pairs):  # who chooses a text alone has a use for no other
-        pair = columns.find("text_pair", None, PAIR_NAMES, but=text)
+    text, pair = columns.find_pair(settings, TEXT_NAMES, PAIR_NAMES, alone=not settings.pairs)
     if pair is None and settings.text is None:
         both = ([columns.find("text", None, [name]) for name in names] for names in NAMED_PAIRS)
         text, pair = next((found for found in both if None not in found), (text, pair))

@@ -52,7 +52,7 @@ def usual_form(tags: Iterable[str], known: Collection[str] = ()) -> dict[str, st
     names = tags - {OUTSIDE} - outside
     of_known = usual_form(known) if known else {}
     if not names or names <= types_of(known) or (names <= set(known) and not of_known):
-        return {}
+        return dict.fromkeys(outside - set(known), OUTSIDE) if OUTSIDE in known else {}
     for form in _FORMS:
         found = [match for name in names if (match := form.fullmatch(name))]
         if len(found) < len(names) or len({match["sign"] for match in found}) > 1:

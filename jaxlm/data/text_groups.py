@@ -94,10 +94,7 @@ def read_groups(
     )
     good = rows_of_a_table(spec, rows, settings, problems)
     columns, named = _columns(spec, good, settings, names)
-    second = None if settings.text_pair is None else columns.find("text_pair", settings.text_pair, ())
-    first = columns.find("text", settings.text, names.first, but=second)
-    if second is None:
-        second = columns.find("text_pair", None, names.second, but=first)
+    first, second = columns.find_pair(settings, names.first, names.second, alone=not (labelled or judged))
     negative = columns.find("negative", settings.negative, names.negative) if labelled else None
     score = columns.find("label", settings.label, names.score) if labelled else None
     found = (first, second, negative, score)

@@ -188,9 +188,7 @@ class BertConfig:
 
 
 def _score_activation(path: Path, raw: dict[str, Any]) -> str | None:
-    """Where sentence-transformers has noted it: before its version 4, from then on, and from 6 on."""
-    if activation := raw.get("sbert_ce_default_activation_function"):
-        return activation
+    """Where sentence-transformers has noted it: from its version 4 on, from 6 on, and before."""
     noted: Any = raw.get("sentence_transformers")
     beside = path.with_name("config_sentence_transformers.json")
     if noted is None and beside.is_file():
@@ -200,4 +198,5 @@ def _score_activation(path: Path, raw: dict[str, Any]) -> str | None:
             raise CheckpointError(f"{beside} is not JSON: {error}") from None
         if isinstance(noted, dict) and noted.get("model_type") != "CrossEncoder":
             noted = None
-    return noted.get("activation_fn") if isinstance(noted, dict) else None
+    activation = noted.get("activation_fn") if isinstance(noted, dict) else None
+    return activation or raw.get("sbert_ce_default_activation_function")

@@ -165,7 +165,8 @@ def _read_prompts(path: Path, *, normalised: bool) -> tuple[tuple[str, str], ...
     if (name := values.get("default_prompt_name")) is not None:
         raise CheckpointError(f"{path}: default_prompt_name is {name!r}; jaxlm puts no prompt before a text by itself")
     prompts = values.get("prompts")
-    prompts = {str(name): str(text) for name, text in prompts.items()} if isinstance(prompts, dict) else {}
+    prompts = prompts if isinstance(prompts, dict) else {}
+    prompts = {name: text for name, text in prompts.items() if isinstance(text, str)}
     if told := {name: text for name, text in prompts.items() if text}:
         listed = ", ".join(f"{name} {text!r}" for name, text in told.items())
         log.info("%s has prompts (%s): they are put before texts where you ask for it", path, listed)

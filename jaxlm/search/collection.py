@@ -54,12 +54,13 @@ DOCUMENTS = Columns(
 )  # fmt: skip
 QUERIES = Columns(
     "--queries",
-    ("id", "_id", "qid", "query_id", "query-id", "queryid", "question_id", "question-id", "topic_id", "topic-id",
-     "number", "topic"),
+    ("id", "_id", "qid", "query_id", "query-id", "queryid", "question_id", "question-id", "topic_id",
+     "topic-id"),
     (),
     ("query", "query_text", "text", "question"),
     ("name it so in the file", "name it so in the file, and the ids id: a first line, or keys"),
 )  # fmt: skip
+JUDGED_QUERIES = dataclasses.replace(QUERIES, id=(*QUERIES.id, "number", "topic"), judged=True)  # TREC's topics
 
 
 def paths_of(specs: Sequence[str], columns: Columns) -> list[Path]:

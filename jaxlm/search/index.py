@@ -194,14 +194,15 @@ def note(directory: Path, plan: Plan) -> None:
     """Notes in an index that is as the plan says where its model and documents lie now, and the query's prompt.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: the prompt has changed, and that cannot be written.
     """
     manifest = read_manifest(directory)
     if manifest is not None and manifest["plan"] != plan:
         try:
             _write_manifest(directory, manifest | {"plan": dataclasses.asdict(plan)})
         except OSError as error:
-            raise UserError(f"{directory}: what has changed cannot be noted: {error.strerror}") from None
+            if plan.query_prompt != manifest["plan"].query_prompt:
+                raise UserError(f"{directory}: the query's prompt cannot be noted: {error.strerror}") from None
 
 
 def _write_manifest(directory: Path, manifest: dict[str, Any]) -> None:

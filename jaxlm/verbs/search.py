@@ -226,7 +226,7 @@ def _build(
     """
     from jaxlm.models import hub
     from jaxlm.search.collection import DOCUMENTS, Reader, paths_of
-    from jaxlm.search.index import Index, Plan, build, note, sha256_of_files, sha256_of_model, state_of
+    from jaxlm.search.index import Index, Plan, build, note, read_manifest, sha256_of_files, sha256_of_model, state_of
 
     chosen = (args.id_column, args.title_column, args.data.text)
     columns = dataclasses.replace(DOCUMENTS, chosen=chosen, judged=args.qrels is not None)
@@ -237,9 +237,14 @@ def _build(
         model, sha256_of_model(hub.resolve(model)), tuple(map(str, sources)), sha256_of_files(sources, *how),
         args.document_prompt, args.query_prompt, args.data.max_length or None, args.vectors, products,
     )  # fmt: skip
-    reason = state_of(directory, plan)
+    kept, stated = read_manifest(directory), plan
+    if kept is not None:  # what it was made with serves, unless something else is asked for
+        stated = dataclasses.replace(plan, query_prompt=plan.query_prompt or kept["plan"].query_prompt)
+        if args.dtype == "auto":
+            stated = dataclasses.replace(stated, products=kept["plan"].products)
+    reason = state_of(directory, stated)
     if reason is None:
-        note(directory, plan)
+        note(directory, stated)
         console.say(f"the index {directory} is up to date: {len(Index(directory))} documents")
         return
     console.say(f"making the index {directory}: {reason}")
@@ -325,12 +330,12 @@ def _told(answers: "Iterator[list[Hit]]", count: int, console: "Console") -> "It
 def _queries(args: Arguments) -> Iterator[list["Entry"]]:
     """The queries in groups that are answered together: all of them, or, from a person at a terminal, one by one."""
     from jaxlm.data.sources import counted
-    from jaxlm.search.collection import QUERIES, Entry, Reader, paths_of
+    from jaxlm.search.collection import JUDGED_QUERIES, QUERIES, Entry, Reader, paths_of
 
     if args.query:
         yield [Entry(str(number), "", query.strip()) for number, query in enumerate(args.query, 1)]
     elif args.queries:
-        columns = dataclasses.replace(QUERIES, judged=args.qrels is not None)
+        columns = QUERIES if args.qrels is None else JUDGED_QUERIES
         reader = Reader(paths_of([args.queries], columns), columns, dataclasses.replace(args.data, text=None))
         queries = list(reader)
         if reader.skipped:

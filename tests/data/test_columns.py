@@ -100,6 +100,18 @@ SICK = (
 )
 
 
+def test_a_line_of_a_pair_is_read_as_one_by_a_model_of_pairs(tmp_path: Path) -> None:
+    table = read("classification", tmp_path / "one.txt", "He left.\tHe went.\n", labelled=False, pairs=True)
+    assert (table.texts, table.pairs) == (["He left."], ["He went."])
+
+
+def test_a_text_that_is_chosen_is_embedded_by_itself(tmp_path: Path) -> None:
+    rows = "question,sentence\nwho,she\n"
+    assert read("embedding", tmp_path / "a.csv", rows, labelled=False).pairs == ["she"]
+    assert read("embedding", tmp_path / "a.csv", rows, labelled=False, text="question").pairs is None
+    assert read("embedding", tmp_path / "a.csv", rows, text="question").pairs == ["she"]
+
+
 def test_sick_has_a_score_and_a_class(tmp_path: Path) -> None:
     expected = {"classification": ["NEUTRAL", "OTHER"], "regression": [4.5, 1.0], "embedding": ["4.5", "1"]}
     for task, labels in expected.items():

@@ -133,6 +133,19 @@ def test_tags_in_another_form_are_read_as_the_model_and_its_training_data_have_t
     assert tags("O", "B-B_PER", "B-I_PER") == [["B-B_PER", "O", "O"]]  # a model that was trained on such types
 
 
+@pytest.mark.parametrize("content", ["Ada B-PER\nfilm -\n", "a -\nfilm -\n"])
+def test_a_dash_for_what_is_outside_is_read_beside_known_tags_too(tmp_path: Path, content: str) -> None:
+    path = str(write(tmp_path / "dev.conll", content))
+    known = ("O", "B-PER", "I-PER", "B-LOC")
+    table = read_words(path, "dev", DataSettings(), tags=True, intents=False, known_tags=known)
+    assert table.tags == [["O" if line.endswith("-") else "B-PER" for line in content.splitlines()]]
+
+
+def test_a_last_column_without_an_entity_at_the_head_holds_tags_all_the_same(tmp_path: Path) -> None:
+    path = str(write(tmp_path / "sparse.conll", "a DT B-NP O\nfilm NN I-NP O\n"))
+    assert read_words(path, "test", DataSettings(), tags=True, intents=False).tags == [["O", "O"]]
+
+
 FEW_NERD = "Rowan\tperson-actor\nAtkinson\tperson-actor\nParis\tlocation-GPE\nis\tO\nso\tO\n.\tO\n"
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from jaxlm.config import DataSettings
 from jaxlm.errors import UserError
-from jaxlm.search.collection import DOCUMENTS, QUERIES, Columns, Entry, Reader, paths_of
+from jaxlm.search.collection import DOCUMENTS, JUDGED_QUERIES, QUERIES, Columns, Entry, Reader, paths_of
 
 from .broken import DOCUMENT_FILES
 
@@ -73,8 +73,8 @@ def test_msmarco_and_beir_queries_are_read(tmp_path: Path) -> None:
         (DOCUMENTS, "cord_uid,title,abstract\n7,,some text\n8,,other text\n", Entry("7", "", "some text")),
         (DOCUMENTS, "title,abstract,pmid\na,some text,7\nb,other text,8\n", Entry("7", "a", "some text")),
         (QUERIES, "topic-id,query\n7,some text\n8,other text\n", Entry("7", "", "some text")),
-        (QUERIES, "topic,query,narrative\n7,some text,x\n8,other text,y\n", Entry("7", "", "some text")),
-        (QUERIES, "query,number\nsome text,7\nother text,8\n", Entry("7", "", "some text")),
+        (JUDGED_QUERIES, "topic,query,narrative\n7,some text,x\n8,other text,y\n", Entry("7", "", "some text")),
+        (JUDGED_QUERIES, "query,number\nsome text,7\nother text,8\n", Entry("7", "", "some text")),
         (QUERIES, "question_id,question\n7,some text\n8,other text\n", Entry("7", "", "some text")),
         (QUERIES, "qid,query_text\n7,some text\n8,other text\n", Entry("7", "", "some text")),
     ],
