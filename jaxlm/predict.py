@@ -1,6 +1,5 @@
 """Using a trained model directory: predictions for texts, metrics for labelled files."""
 
-import contextlib
 import dataclasses
 import logging
 from collections.abc import Iterator
@@ -11,11 +10,12 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from jaxlm.config import Config, DataSettings, Dtype
+from jaxlm.data.columns import Known
 from jaxlm.data.loader import Examples, make_batches
 from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.embed import check_ids, text_length
-from jaxlm.errors import NoSuchColumn, UserError, WhichColumn
+from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, hub
 from jaxlm.parallel import distributed
 from jaxlm.parallel.mesh import compute_dtype, row_shards, row_slice, tokens_at_once
@@ -71,30 +71,15 @@ class Predictor:
         self._evaluator = Evaluator(self.task, graphdef, mesh)
 
     @property
-    def labels(self) -> frozenset[str]:
-        """The names of the model's classes."""
-        return frozenset(self.config.id2label.values())
+    def known(self) -> Known:
+        """What the model tells of a file: the names of its classes, and the columns that served its training."""
+        return Known(frozenset(self.config.id2label.values()), self.config.facts.get("columns", {}))
 
     def read(self, spec: str, settings: DataSettings, *, labelled: bool = True) -> Table:
         """Reads data for `predict` or, `labelled`, for `evaluate`; where `settings` choose no columns, those that were
-        chosen for the training serve, if they are there: by name, and by position where nothing else tells them."""
-        chosen = self.config.facts.get("columns", {})
-        told = {name: column for name, column in chosen.items() if getattr(settings, name) is None}
-        named = {name: column for name, column in told.items() if name in ("words", "tags") or not column.isdigit()}
-
-        def read(told: dict[str, Any]) -> Table:
-            chosen = dataclasses.replace(settings, **told, pairs=settings.pairs or bool(self.config.facts.get("pairs")))
-            return self.task.read(spec, "test", chosen, labelled=labelled, known_labels=self.labels)
-
-        if named:
-            with contextlib.suppress(NoSuchColumn, WhichColumn):
-                return read(named)
-        try:
-            return read({})
-        except WhichColumn:
-            with contextlib.suppress(NoSuchColumn):
-                return read(told)
-            raise
+        served the training do, if they are there."""
+        settings = dataclasses.replace(settings, pairs=settings.pairs or bool(self.config.facts.get("pairs")))
+        return self.task.read(spec, "test", settings, labelled=labelled, known=self.known)
 
     def _check_pairs(self, table: Table) -> None:
         if self.config.facts.get("pairs") and table.pairs is None:

@@ -1,10 +1,14 @@
 """Which column serves what: by a setting, by the names that data sets commonly give it, or by what it holds."""
 
+import contextlib
+import dataclasses
 import logging
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 from jaxlm.config import DataSettings
+from jaxlm.data import files
 from jaxlm.data.files import Row
 from jaxlm.data.schemes import SPLITS
 from jaxlm.errors import NoSuchColumn, UserError, WhichColumn
@@ -19,14 +23,23 @@ TEXT_NAMES = ("text", "sentence", "text_a", "sentence1", "question1", "premise",
 PAIR_NAMES = ("text_pair", "text_b", "sentence2", "question2", "hypothesis", "hypo", "sentence_b", "#2 string")
 # Each of the two is a text by itself elsewhere; beside one another, as in QNLI, BoolQ and MS MARCO, they are a pair.
 NAMED_PAIRS = (("question", "sentence"), ("question", "passage"), ("query", "passage"), ("query", "document"))
-SCORE_NAMES = ("score", "similarity", "relatedness_score")  # of numbers; beside another name, no classes
+SCORE_NAMES = (
+    "score",
+    "similarity",
+    "similarity_score",
+    "relatedness_score",
+)  # of numbers
 LABEL_NAMES = ("label", "labels", "gold_label", *SCORE_NAMES, "class", "category", "target", "intent", "sentiment",
                 "topic", "polarity", "stance", "stars", "relevance", "quality", "is_duplicate",
                 "entailment_judgment", "entailment_label")  # fmt: skip
 _PLAIN_LABELS = LABEL_NAMES[:3]  # these leave no doubt
+# What else a header line may hold.
+_OTHER_NAMES = ("answer", "anchor", "positive", "negative", "response", "prompt", "completion", "paraphrase", "claim",
+                "headline", "name", "docno", "docid", "doc_id")  # fmt: skip
+NAMES = frozenset((*ID_NAMES[:-1], *TEXT_NAMES, *PAIR_NAMES, *LABEL_NAMES, *_OTHER_NAMES))
 _SPLIT_NAMES = ("split", "partition")  # of a column that says which split a row belongs to
 KINDS_OF_SPLIT = {name: split for split, names in SPLITS.items() for name in names} | {
-    "training": "train", "development": "dev", "eval": "dev", "evaluation": "dev", "testing": "test",
+    "training": "train", "development": "dev", "trial": "dev", "eval": "dev", "evaluation": "dev", "testing": "test",
 }  # fmt: skip
 
 
@@ -34,7 +47,8 @@ def flag(value: Any) -> bool | None:
     """What 0, 1, true or false says; None of anything else."""
     if isinstance(value, bool):
         return value
-    return {"0": False, "1": True, "0.0": False, "1.0": True}.get(str(value).strip())
+    text = str(value).strip().lower()
+    return {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}.get(text)
 
 
 def _is_empty(value: Any) -> bool:
@@ -79,25 +93,78 @@ def rows_of_split(
     return kept
 
 
-class Columns:
-    """Finds a column by a setting (name or position) or by the names that data sets commonly give it."""
+def _tells_splits(cells: Iterable[Any]) -> bool:
+    kinds = set()
+    for cell in cells:
+        kinds.add(KINDS_OF_SPLIT.get(str(cell).strip().lower()))
+        if None in kinds:
+            return False
+    return len(kinds) > 1 and "train" in kinds
 
-    def __init__(self, source: str, names: list[str | int], header: list[str] | None):
+
+class Known(NamedTuple):
+    """What the training data, or a model, tell of a file that is read later."""
+
+    labels: Collection[str] = ()
+    columns: Mapping[str, str] = MappingProxyType({})
+    """By setting: names, and positions that a person chose; `text_pair` is "" where a text was chosen by itself, and
+    `header` "no" where the first line was a row."""
+
+    @property
+    def names(self) -> set[str]:
+        """The names of the columns."""
+        return {name for of, name in self.columns.items() if of != "header" and name and not name.isdigit()}
+
+
+NOTHING = Known()
+SETTINGS = ("text", "text_pair", "negative", "label")  # those that choose a column of a table
+Read = TypeVar("Read")
+
+
+def with_columns(columns: Mapping[str, str], settings: DataSettings, read: Callable[[DataSettings], Read]) -> Read:
+    """`read(settings)` with the columns that served before where `settings` choose none, if they are there: by name,
+    and by position where nothing else tells them."""
+    told: dict[str, Any] = {
+        name: column for name, column in columns.items() if column and getattr(settings, name) is None
+    }
+    named = {name: column for name, column in told.items() if name in ("words", "tags") or not column.isdigit()}
+    if named:
+        with contextlib.suppress(NoSuchColumn, WhichColumn):
+            return read(dataclasses.replace(settings, **named))
+    try:
+        return read(settings)
+    except WhichColumn:
+        with contextlib.suppress(NoSuchColumn):
+            return read(dataclasses.replace(settings, **told))
+        raise
+
+
+class Columns:
+    """Finds a column by a setting (name or position), by what served before, or by the names that data sets commonly
+    give it."""
+
+    def __init__(self, source: str, names: list[str | int], header: list[str] | None, known: Known = NOTHING):
         self.source = source
+        self.known = known
         self.by_name = {str(name): column for name, column in zip(header or names, names, strict=True)}
         self.columns = names
+        self._header = header or []
         self.unnamed = header is None and all(isinstance(name, int) for name in names)
 
     def find(
         self, setting: str, asked: str | None, usual: Sequence[str], but: str | int | None = None
     ) -> str | int | None:
-        """The column that is asked for or, by the first of the usual names that is there, another one than `but`."""
+        """The column that is asked for or, first by what served before and then by the first of the usual names that is
+        there, another one than `but`."""
         if asked is not None:
             if asked in self.by_name:
                 return self.by_name[asked]
             if asked.isdigit() and int(asked) < len(self.columns):
                 return self.columns[int(asked)]
             raise NoSuchColumn(f"{self.source}: --data.{setting} {asked}: no such column. {self.offer(setting)}")
+        served = self.by_name.get(self.known.columns.get(setting, ""))
+        if served is not None and served != but and setting in self.known.columns:
+            return served
         lowered = {name.lower(): column for name, column in self.by_name.items() if column != but}
         return next((lowered[name] for name in usual if name in lowered), None)
 
@@ -107,7 +174,8 @@ class Columns:
         """The columns of a text and of a second one; `alone`: one that is chosen by itself stays so."""
         second = None if settings.text_pair is None else self.find("text_pair", settings.text_pair, ())
         first = self.find("text", settings.text, firsts, but=second)
-        if second is None and (settings.text is None or not alone):
+        single = settings.text is not None or self.known.columns.get("text_pair") == ""
+        if second is None and not (single and alone):
             second = self.find("text_pair", None, seconds, but=first)
         return first, second
 
@@ -121,11 +189,18 @@ class Columns:
         found = self.find("label", asked, usual)
         there = {name.lower(): name for name in self.by_name if name.lower() in LABEL_NAMES}
         doubtful = [name for name in there if name not in SCORE_NAMES]
-        plain = any(name in there for name in _PLAIN_LABELS) or (not of_classes and len(doubtful) < len(there))
-        if asked is None and len(doubtful) > 1 and not plain:
+        plain = any(name in there for name in _PLAIN_LABELS)
+        if not of_classes and len(doubtful) < len(there):  # of a score and a label, either may be meant
+            doubtful, plain = (list(there), False) if plain else ([], True)
+        served = self.known.columns.get("label") in self.by_name
+        if asked is None and not served and len(doubtful) > 1 and not plain:
             names = ", ".join(there[name] for name in doubtful)
             raise WhichColumn(f"{self.source}: which column is the label, of {names}? {self.offer('label')}")
         return found
+
+    def is_empty(self, column: str | int | None, rows: Sequence[Row]) -> bool:
+        """Whether a column is there and has nothing in any row."""
+        return column is not None and all(_is_empty(value_of(row, column)) for row in rows)
 
     def refuse_twice(self, *chosen: str | int | None) -> None:
         """Stops where a column would serve as two things."""
@@ -177,9 +252,14 @@ class Columns:
             )
 
     def of_split(self, rows: list[Row], split: str | None, chosen: Collection[Any]) -> list[Row]:
-        """`rows_of_split`, unless that column is chosen for something else."""
-        name = next((name for name in self.by_name if name.lower() in _SPLIT_NAMES), None)
-        if split is None or name is None or self.by_name[name] in chosen:
+        """`rows_of_split`, by the column that is called so or holds nothing but names of splits, unless it is chosen
+        for something else."""
+        free = {} if split is None else {name: of for name, of in self.by_name.items() if of not in chosen}
+        named = next((name for name in free if name.lower() in _SPLIT_NAMES), None)
+        name = named or next(
+            (name for name, of in free.items() if _tells_splits(value_of(row, of) for row in rows)), None
+        )
+        if split is None or name is None:
             return rows
         return rows_of_split(self.source, rows, split, name, self.by_name[name])
 
@@ -194,6 +274,18 @@ class Columns:
                     f"{self.offer(setting)}"
                 )
 
+    def served(self, settings: DataSettings, **columns: str | int | None) -> dict[str, str]:
+        """`Known.columns` of the columns found, by setting."""
+        found = {setting: column for setting, column in columns.items() if column is not None}
+        names = {column: name for name, column in self.by_name.items()}
+        if self.unnamed:
+            served = {setting: str(column) for setting, column in found.items() if getattr(settings, setting)}
+            return {"header": "no"} | served
+        if twice := [names[column] for column in found.values() if self._header.count(names[column]) > 1]:
+            raise UserError(f"{self.source}: two columns are called {twice[0]}; give one of them another name")
+        alone = settings.text is not None and "text_pair" not in found
+        return {setting: str(names[column]) for setting, column in found.items()} | ({"text_pair": ""} if alone else {})
+
     def say(self, chosen: dict[str, str | int | None]) -> None:
         """Says which columns serve what, where others do not."""
         names = {column: name for name, column in self.by_name.items()}
@@ -203,7 +295,7 @@ class Columns:
             log.info("%s: columns: %s; not used: %s", self.source, ", ".join(used), ", ".join(unused))
 
     def offer(self, setting: str) -> str:
-        if len(self.columns) == 1 and setting != "text":
+        if len(self.columns) == 1 and setting != "text" and files.is_text_table(self.source):
             return (
                 "There is but one column. Columns have tabs between them in txt and tsv files, and in csv files "
                 "commas, semicolons or tabs"

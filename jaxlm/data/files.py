@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple
 from jaxlm.errors import UserError
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt")
-OTHER_ENCODING = " (in another encoding all of it has to be written anew: iconv -f LATIN1 -t UTF-8 FILE > NEW)"
+OTHER_ENCODING = " (in another encoding all of it has to be written anew: iconv -f CP1252 -t UTF-8 FILE > NEW)"
 _HEAD = 100  # lines by which a csv's separator is found
 _LONGEST_FIELD = 1 << 28  # characters; the csv module's own limit is shorter than many a document
 LINES = object()  # in place of the content of a json file that has an object a line
@@ -81,7 +81,7 @@ def reading(path: Path) -> Iterator[IO[bytes]]:
     """
     with open_bytes(path) as file:
         try:
-            _refuse_utf16(path, file.peek(2))  # type: ignore[attr-defined]
+            refuse_other_bytes(path, file.peek(2))  # type: ignore[attr-defined]
             yield file
         except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
             raise UserError(f"{path}: the compressed file is damaged ({error})") from None
@@ -89,9 +89,38 @@ def reading(path: Path) -> Iterator[IO[bytes]]:
             raise UserError(f"{path}: {error.strerror or error}") from None
 
 
-def _refuse_utf16(path: Path, head: bytes) -> None:
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+_PACKED = {
+    b"\x1f\x8b": "is compressed: give it a name that ends in .gz",
+    b"\xfd7zXZ": "is compressed: give it a name that ends in .xz",
+    b"PK\x03\x04": "is a zip archive, as Excel's files are: unpack it, or write it as csv",
+}  # by their first bytes
+
+
+def refuse_other_bytes(path: Path, head: bytes) -> None:
+    """Stops where the first bytes are those of UTF-16 or of a compressed file."""
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or (len(head) > 1 and 0 in head[:2]):
         raise UserError(f"{path} is UTF-16; UTF-8 is meant: iconv -f UTF-16 -t UTF-8 {path.name} > NEW")
+    for magic, advice in _PACKED.items():
+        if head.startswith(magic):
+            raise UserError(f"{path} {advice}")
+
+
+def is_text_table(source: str) -> bool:
+    """Whether a source is a file whose columns have some sign between them."""
+    return bool({".txt", ".tsv", ".csv"} & set(Path(source).suffixes))
+
+
+def refuse_json_in_txt(path: Path) -> None:
+    """Stops where the lines of a txt file are JSON objects."""
+    if path.is_file() and data_format(path) == ".txt" and _is_object(next((line for _, line in lines(path)), None)):
+        raise UserError(f"{path}: its first line is a JSON object; name it .jsonl")
+
+
+def _is_object(line: str | None) -> bool:
+    try:
+        return line is not None and line.startswith("{") and isinstance(json.loads(line), dict)
+    except json.JSONDecodeError:
+        return False
 
 
 def lines(path: Path) -> Iterator[tuple[int, str | None]]:
@@ -105,7 +134,7 @@ def lines(path: Path) -> Iterator[tuple[int, str | None]]:
         with open_bytes(path) as file:
             for number, raw in enumerate(file, 1):
                 if number == 1:
-                    _refuse_utf16(path, raw)
+                    refuse_other_bytes(path, raw)
                 try:
                     yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 except UnicodeDecodeError:
@@ -211,14 +240,30 @@ def _txt(path: Path) -> Iterator[Row]:
 
 
 def _tsv(path: Path) -> Iterator[Row]:
+    """Rows of values with tabs between them. A tsv knows no quotes, as GLUE's files hold bare ones; but one in which
+    all that is no number is in quotes, as R and pandas write it, is a csv with tabs."""
+    head = [line for _, line in itertools.islice(lines(path), _HEAD) if line and line.strip()]
+    if _all_quoted(head):
+        yield from _csv(path, "\t")
+        return
     for number, line in lines(path):
         if line is None:
             yield Row(number, [], "not UTF-8")
         elif line.strip():
-            yield Row(number, line.split("\t"))  # a tsv knows no quotes: GLUE's files hold bare ones
+            yield Row(number, line.split("\t"))
 
 
-def _csv(path: Path) -> Iterator[Row]:
+_QUOTED, _NUMBER = re.compile('"(?:[^"]|"")*"'), re.compile(r"-?[0-9.]+|NA|")
+
+
+def _all_quoted(head: Sequence[str]) -> bool:
+    cells = [line.split("\t") for line in head]
+    if len(head) < 2 or min(map(len, cells)) < 2 or not all(map(_QUOTED.fullmatch, cells[0])):
+        return False
+    return all(_QUOTED.fullmatch(cell) or _NUMBER.fullmatch(cell) for row in cells for cell in row)
+
+
+def _csv(path: Path, delimiter: str | None = None) -> Iterator[Row]:
     """Rows of values with commas, semicolons or tabs between them: what parts the first lines into equally many. With
     tabs there are no quotes, as in a tsv.
 
@@ -227,10 +272,16 @@ def _csv(path: Path) -> Iterator[Row]:
     """
     numbered = lines(path)
     waiting: deque[tuple[int, str | None]] = deque(itertools.islice(numbered, _HEAD))
-    delimiter = _separator([line for _, line in waiting if line and line.strip()])
-    if delimiter == "\t":
-        yield from _tsv(path)
-        return
+    if waiting and delimiter is None and (said := re.fullmatch("sep=(.)", waiting[0][1] or "")):  # by Excel
+        delimiter = said[1]
+        waiting.popleft()
+    if delimiter is None:
+        head = [line for _, line in waiting if line and line.strip()]
+        if head and _is_object(head[0]):
+            raise UserError(f"{path}: its first line is a JSON object; name it .jsonl")
+        if (delimiter := _separator(head)) == "\t":
+            yield from _tsv(path)
+            return
     consumed: list[tuple[int, str | None]] = []  # lines of the record at hand
     broken: list[int] = []
 
@@ -279,6 +330,8 @@ def _separator(head: Sequence[str]) -> str:
 
 
 def _jsonl(path: Path) -> Iterator[Row]:
+    """Rows of values by name; or by position, where the first line is a list."""
+    first, lists = True, False
     for number, line in lines(path):
         if line is None:
             yield Row(number, [], "not UTF-8")
@@ -286,9 +339,17 @@ def _jsonl(path: Path) -> Iterator[Row]:
             try:
                 value = parse_json(line)
             except json.JSONDecodeError as error:
+                if first and line.startswith("["):
+                    raise UserError(f"{path}: a JSON list over several lines; name it .json") from None
                 yield Row(number, [], f"no JSON: {error}")
                 continue
-            yield Row(number, value) if isinstance(value, dict) else Row(number, [], "no JSON object")
+            if first and isinstance(value, list):
+                if value and all(isinstance(item, dict) for item in value):
+                    raise UserError(f"{path}: a JSON list of rows in one line; name it .json")
+                lists = True
+            first = False
+            fits = isinstance(value, dict) or (lists and isinstance(value, list))
+            yield Row(number, value) if fits else Row(number, [], "no JSON object")
 
 
 def _parquet(path: Path) -> Iterator[Row]:

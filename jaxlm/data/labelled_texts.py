@@ -56,10 +56,11 @@ def _texts(folder: Path) -> Iterator[Path]:
 
 
 def is_fasttext(path: Path) -> bool:
-    """Whether a txt file's first line begins as fastText's do."""
+    """Whether a txt file's first line that is not blank begins as fastText's do."""
     if files.data_format(path) != ".txt":
         return False
-    return any((line or "").lstrip().startswith(_MARK) for _, line in itertools.islice(files.lines(path), 1))
+    head = (line for _, line in itertools.islice(files.lines(path), 100) if line is None or line.strip())
+    return (next(head, None) or "").lstrip().startswith(_MARK)
 
 
 def fasttext_rows(path: Path) -> Iterator[Row]:

@@ -1,6 +1,7 @@
 """What a cell of a label column says: a class, a number, or any number of classes."""
 
 import ast
+import contextlib
 import math
 import re
 from collections.abc import Collection, Iterable
@@ -56,8 +57,8 @@ def _is_missing(value: Any) -> bool:
 def _items(cell: Any, parted_by: str, known: Collection[str]) -> list[Any]:
     """The labels in a cell: a list, also one that a csv holds as text, or text; of an object with true and false, or 1
     and 0, for each label, those that apply."""
-    if isinstance(cell, str) and cell.strip().startswith("[") and cell.strip().endswith("]"):
-        cell = _list_in_text(cell.strip())
+    if isinstance(cell, str):
+        cell = _in_text(cell.strip())
     if isinstance(cell, dict):
         if absent := [name for name, value in cell.items() if value is None]:
             raise ValueError("neither 0 nor 1 for a label", f" ({absent[0]})")
@@ -67,7 +68,22 @@ def _items(cell: Any, parted_by: str, known: Collection[str]) -> list[Any]:
     if isinstance(cell, list):
         return cell
     text = str(cell)
+    if text.strip() not in known and re.fullmatch(r"[01]([\s,;|]+[01])+", text.strip()):
+        raise ValueError("0 or 1 for each label; a list of those that apply is meant", f" ({text!r})")
     return [text] if text.strip() in known else text.split(parted_by)
+
+
+def _in_text(text: str) -> Any:
+    """What a csv holds as text: a list, tuple or set as Python prints it, StackOverflow's `<a><b>`; else the text."""
+    if text.startswith("[") and text.endswith("]"):
+        return _list_in_text(text)
+    if re.fullmatch("(<[^<>]+>)+", text):
+        return re.findall("<([^<>]+)>", text)
+    if text[:1] + text[-1:] in ("()", "{}"):
+        with contextlib.suppress(ValueError, SyntaxError):
+            found = ast.literal_eval(text)
+            return sorted(found) if isinstance(found, set) else list(found) if isinstance(found, tuple) else text
+    return text
 
 
 _ITEM = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s,'"]+""")

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -13,9 +13,9 @@ import numpy as np
 
 from jaxlm.config import DataSettings
 from jaxlm.data import files
-from jaxlm.data.columns import ID_NAMES, LABEL_NAMES, NAMED_PAIRS, PAIR_NAMES, TEXT_NAMES, Columns, flag, value_of
+from jaxlm.data.columns import NAMED_PAIRS, NOTHING, PAIR_NAMES, SETTINGS, TEXT_NAMES, Columns, Known, flag, value_of
 from jaxlm.data.files import Row
-from jaxlm.data.header import looks_like_header
+from jaxlm.data.header import has_columns, is_header, looks_like_header, without_header
 from jaxlm.data.labelled_texts import class_rows, fasttext_rows, is_fasttext
 from jaxlm.data.labels import LabelKind, label_name, read_label, separator, withheld
 from jaxlm.data.schemes import SCHEMES, SPLITS, ClassNames, is_scheme
@@ -38,9 +38,15 @@ class Table:
     label_names: list[str] | None = None  # where the source itself states the classes in order
     skipped: dict[str, int] = dataclasses.field(default_factory=dict)  # reason -> rows left out
     negatives: list[str] | None = None  # third texts, which do not fit the first ones
+    columns: dict[str, str] = dataclasses.field(default_factory=dict)  # that served, as in `Known`
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @property
+    def known(self) -> Known:
+        """What a training table tells of files that are read after it."""
+        return Known(self.known_labels.union(self.label_names or ()), self.columns)
 
     @property
     def known_labels(self) -> frozenset[str]:
@@ -69,7 +75,7 @@ def read_table(
     settings: DataSettings,
     *,
     label_kind: LabelKind | None,
-    known_labels: Collection[str] = (),
+    known: Known = NOTHING,
     running_text: bool = False,
     by_split: bool | None = None,
 ) -> Table:
@@ -83,7 +89,8 @@ def read_table(
       label_kind: what the label column holds; None where none is needed.
       running_text: a txt file is a corpus of documents, parted as `settings.documents` says.
       by_split: take the rows of `split` where a column says which these are; unset: where labels are wanted.
-      known_labels: the labels of the training data or the model; they tell the columns of a file without names apart.
+      known: of the training data or the model: labels, which tell the columns of a file without names apart, and
+        columns, which serve again where `settings` choose none.
 
     Raises:
       UserError: no such data, no such column, or (unless `settings.bad_rows` is "skip") a row that cannot be read.
@@ -93,15 +100,17 @@ def read_table(
     if is_scheme(spec):
         stated, rows = SCHEMES[scheme](name, split)
     elif name and "/" not in scheme and not Path(spec).exists():
-        known = ", ".join(f"{known}:" for known in SCHEMES)
-        raise UserError(f"{spec}: unknown kind of data {scheme!r}; a path or one of {known} is meant")
+        schemes = ", ".join(f"{scheme}:" for scheme in SCHEMES)
+        raise UserError(f"{spec}: unknown kind of data {scheme!r}; a path or one of {schemes} is meant")
     elif Path(spec).is_dir():
         rows = class_rows(Path(spec), split)
     elif not running_text and is_fasttext(Path(spec)):
         rows = fasttext_rows(Path(spec))
     else:
         columns = label_kind is not None or settings.text_pair is not None or settings.pairs
-        columns = columns or (not running_text and has_columns(Path(spec), known_labels))
+        columns = columns or (not running_text and has_columns(Path(spec), settings, known))
+        if not running_text:
+            files.refuse_json_in_txt(Path(spec))
         rows = files.read_rows(Path(spec), SPLITS[split], columns=columns)
         if files.data_format(Path(spec)) == ".parquet":
             stated = files.stated_names(Path(spec))
@@ -110,7 +119,7 @@ def read_table(
     if by_split is None:
         by_split = label_kind is not None
     return _table(
-        spec, rows, settings, label_kind=label_kind, known_labels=known_labels, stated=stated,
+        spec, rows, settings, label_kind=label_kind, known=known, stated=stated,
         split=split if by_split else None,
     )  # fmt: skip
 
@@ -135,17 +144,6 @@ def _documents(source: str, lines: Sequence[Row], parted_by: str) -> Iterator[Ro
             text = "\n".join("".join(row.values) for row in document if not row.problem)
             if text.strip():
                 yield Row(document[0].line, [text])
-
-
-def has_columns(path: Path, known_labels: Collection[str] = ()) -> bool:
-    """Whether the lines of a txt file are rows: all of them have as many tabs; of a single line, a part is a label that
-    the model knows."""
-    if not path.is_file() or files.data_format(path) != ".txt":
-        return False
-    head = [line.split("\t") for _, line in itertools.islice(files.lines(path), _SAMPLE) if line and line.strip()]
-    if not head or len(head[0]) < 2 or any(len(cells) != len(head[0]) for cells in head):
-        return False
-    return len(head) > 1 or any(cell.strip() in known_labels for cell in head[0])
 
 
 def table_of_texts(
@@ -211,15 +209,18 @@ def counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in counts.items())
 
 
-def rows_of_a_table(source: str, rows: Iterable[Row], settings: DataSettings, problems: Problems) -> list[Row]:
+def rows_of_a_table(
+    source: str, rows: Iterable[Row], settings: DataSettings, problems: Problems, known: Known = NOTHING
+) -> list[Row]:
     """The rows that can be read. Those of a file without column names have as many columns as its first one; where all
     columns are chosen by position, more are no harm.
 
     Raises:
       UserError: there is none, or the first one that cannot be read, where `settings.bad_rows` says so.
     """
-    asked = [name for name in (settings.text, settings.text_pair, settings.negative, settings.label) if name]
-    by_position = settings.text is not None and all(name.isdigit() for name in asked)
+    chosen = {name: getattr(settings, name) or known.columns.get(name) for name in SETTINGS}
+    asked = [name for name in chosen.values() if name]
+    by_position = chosen["text"] is not None and all(name.isdigit() for name in asked)
     needed = max(map(int, asked)) + 1 if by_position else 0
     good: list[Row] = []
     width, wider = None, 0
@@ -251,48 +252,53 @@ def _table(
     settings: DataSettings,
     *,
     label_kind: LabelKind | None,
-    known_labels: Collection[str] = (),
+    known: Known = NOTHING,
     stated: Mapping[str, list[str]] = MappingProxyType({}),
     split: str | None = None,
 ) -> Table:
     labelled = label_kind is not None
     problems = Problems(source, settings.bad_rows)
-    good = rows_of_a_table(source, rows, settings, problems)
+    good = rows_of_a_table(source, rows, settings, problems, known)
     named = isinstance(good[0].values, dict)
     width = None if named else len(good[0].values)
     names: list[str | int] = keys_of(good) if named else list(range(width or 0))
     header, strange_names = None, False
-    if not named and not (has_header := _has_header(source, good, settings)):
-        has_header = strange_names = looks_like_header(source, good, settings)
+    if not named and not (has_header := is_header(source, good, settings, known)):
+        has_header = strange_names = looks_like_header(source, good, settings, known)
     if not named and has_header:
-        header = [str(value).strip() for value in good.pop(0).values]
-        if not good:
-            raise UserError(f"{source}: a header line and no rows")
-    columns = Columns(source, names, header)
+        header, good = without_header(source, good, problems)
+    # Of two columns without names the labels that are known say more than where they stood before.
+    two = not named and (header is None or strange_names) and width == 2
+    columns = Columns(source, names, header, known._replace(columns={}) if two and not known.names else known)
     text, pair = columns.find_pair(settings, TEXT_NAMES, PAIR_NAMES, alone=not settings.pairs)
     if pair is None and settings.text is None:
-        both = ([columns.find("text", None, [name]) for name in names] for names in NAMED_PAIRS)
+        both = ([columns.find("", None, [name]) for name in names] for names in NAMED_PAIRS)
         text, pair = next((found for found in both if None not in found), (text, pair))
+    if settings.text_pair is None and not settings.pairs and columns.is_empty(pair, good):
+        log.info("%s: no second texts: column %s is empty", source, pair)
+        pair = None
     label = columns.find_label(settings.label, of_classes=label_kind == "class") if labelled else None
-    unnamed = not named and (header is None or strange_names)
-    if label is None and text is None and pair is None and unnamed and width == 2:
+    if label is None and text is None and pair is None and two:
         if settings.pairs and not labelled:
             text, pair = 0, 1
         else:
-            text, guessed = _tell_apart(source, good, known_labels, labelled=labelled)
+            text, guessed = _tell_apart(source, good, known, labelled=labelled)
             label = guessed if labelled else None
     flags: dict[str, Any] = {}
     if label_kind == "set" and label is None:
-        flags = columns.flags(good, known_labels)
-        if any(name in known_labels for name in flags):  # others are about something else
-            flags = columns.named(known_labels)
-    if label_kind == "set" and label is not None and not known_labels:
+        if known.labels and columns.by_name.keys() >= set(known.labels):
+            flags = columns.named(known.labels)
+        else:
+            flags = columns.flags(good, known.labels)
+            if any(name in known.labels for name in flags):  # others are about something else
+                flags = columns.named(known.labels)
+    if label_kind == "set" and label is not None and not known.labels:
         columns.refuse_flag(label, good)
     if labelled and label is None and not flags:
         raise WhichColumn(f"{source}: which column is the label? {columns.offer('label')}")
     if text is None:
-        known = (label, pair, *flags.values(), columns.by_name.get(""))
-        rest = [name for name in names if name not in known]
+        others = (label, pair, *flags.values(), columns.by_name.get(""))
+        rest = [name for name in names if name not in others]
         if len(rest) != 1:
             raise WhichColumn(f"{source}: which column is the text? {columns.offer('text')}")
         text = rest[0]
@@ -300,16 +306,17 @@ def _table(
         offer = columns.offer("text_pair")
         raise WhichColumn(f"{source}: pairs are meant, and which column is the second text? {offer}")
     columns.refuse_twice(text, pair, label)
+    served = columns.served(settings, text=text, text_pair=pair, label=label)
     columns.say({"text": text, "second text": pair, "label": label, **{f"label {name}": flags[name] for name in flags}})
     good = columns.of_split(good, split, chosen=(text, pair, label))
     table = Table(
         source, [], [] if pair is not None else None, [] if labelled else None, [],
-        list(flags) or stated.get(str(label)), problems.counts,
+        list(flags) or stated.get(str(label)), problems.counts, columns=served,
     )  # fmt: skip
     read = None
     if label_kind is not None:
         parted_by = separator(value_of(row, label) for row in good) if label_kind == "set" and not flags else ","
-        read = functools.partial(read_label, kind=label_kind, parted_by=parted_by, known=known_labels)
+        read = functools.partial(read_label, kind=label_kind, parted_by=parted_by, known=known.labels)
     _fill(table, good, text, pair, flags or label, read, problems)
     columns.refuse_ids(settings, text=table.texts, text_pair=table.pairs)
     if label_kind == "class" and (name := withheld(table.known_labels)) is not None:
@@ -317,6 +324,8 @@ def _table(
         for place in (place for label, place in zip(labels, table.places, strict=True) if label == name):
             problems.report_at(place, "no label", f" ({name}, beside classes that are numbered from 0)")
         table = table.choose([row for row, label in enumerate(labels) if label != name])
+    if label_kind == "number" and set(table.labels or ()) == {-1.0}:
+        raise UserError(f"{source}: every label is -1, as where the answers are withheld; predict needs none")
     if not len(table):
         raise UserError(f"{source}: no usable row ({problems.counts})")
     problems.tell("rows")
@@ -352,7 +361,7 @@ def _fill(
             continue
         strings = ["" if cell is None else str(cell).strip() for cell in cells[:2]]
         if not strings[0] or (pair is not None and not strings[1]):
-            problems.report(row, "empty text")
+            problems.report(row, "empty text", f" (the second, of column {pair})" if strings[0] else "")
             continue
         if table.labels is not None and read is not None:
             try:
@@ -373,40 +382,21 @@ def _cell(row: Row, column: Any) -> Any:
     return row.values[column]
 
 
-def _has_header(source: str, rows: Sequence[Row], settings: DataSettings) -> bool:
-    if settings.header != "auto":
-        return settings.header == "yes"
-    # A value that occurs again in its column is none of a header.
-    cells = [str(value).strip() for value in rows[0].values]
-    below = [row.values for row in rows[1 : _SAMPLE + 1]]
-    again = {cell for place, cell in enumerate(cells) if any(cell == str(v).strip() for v in _column(below, place))}
-    first = {cell.lower() for cell in cells} - {cell.lower() for cell in again}
-    asked = {
-        name.lower() for name in (settings.text, settings.text_pair, settings.label) if name and not name.isdigit()
-    }
-    if len(rows[0].values) == 1:  # any line of a txt file may be a text
-        return bool(asked & first) or bool({".csv", ".tsv"} & set(Path(source).suffixes) and first & set(TEXT_NAMES))
-    if len(first & {*TEXT_NAMES, *PAIR_NAMES}) >= 2 or (first & set(TEXT_NAMES) and first & set(ID_NAMES)):
-        return True
-    return bool(asked & first) or bool(first & set(LABEL_NAMES) or (first & {"sentence", "text", "text_a", "index"}))
-
-
-def _column(rows: Iterable[Any], place: int) -> Iterator[Any]:
-    return (values[place] for values in rows if place < len(values))
-
-
-def _tell_apart(source: str, rows: Sequence[Row], known_labels: Collection[str], *, labelled: bool) -> tuple[int, int]:
-    """(text, label) of a file of two unnamed columns: the label's values are known, or they repeat and are shorter.
+def _tell_apart(source: str, rows: Sequence[Row], known: Known, *, labelled: bool) -> tuple[int, int]:
+    """(text, label) of a file of two unnamed columns: the label's values are known, or the columns are, by position, or
+    the label's values repeat and are shorter.
 
     Raises:
       WhichColumn: not `labelled`, where neither need be one, and none is twice as long as the other.
     """
     sample = rows[:_SAMPLE]
     columns = [[label_name(value) for value in column] for column in zip(*(row.values for row in sample), strict=True)]
-    known = [sum(value in known_labels for value in column) for column in columns]
-    if known[0] != known[1]:
-        label = 0 if known[0] > known[1] else 1
+    labels = [sum(value in known.labels for value in column) for column in columns]
+    if labels[0] != labels[1]:
+        label = 0 if labels[0] > labels[1] else 1
         return 1 - label, label
+    if (text := known.columns.get("text")) in ("0", "1"):
+        return int(text), 1 - int(text)
     distinct = [len(set(column)) for column in columns]
     size = [sum(map(len, column)) for column in columns]
     if not labelled:

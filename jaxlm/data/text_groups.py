@@ -1,6 +1,7 @@
 """Texts that belong together, two or three to a row: a first one, one that fits it, perhaps one that does not, and
 perhaps a score or a label of the pair."""
 
+import dataclasses
 import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,12 +10,12 @@ from typing import Any, NamedTuple
 
 from jaxlm.config import DataSettings
 from jaxlm.data import files
-from jaxlm.data.columns import ID_NAMES, TEXT_NAMES, Columns
+from jaxlm.data.columns import ID_NAMES, NOTHING, TEXT_NAMES, Columns, Known, value_of
 from jaxlm.data.files import Row
-from jaxlm.data.header import is_number, looks_like_header
+from jaxlm.data.header import has_columns, is_number, looks_like_header, without_header
 from jaxlm.data.labels import label_name, read_label
 from jaxlm.data.schemes import SPLITS, is_scheme, scheme_rows
-from jaxlm.data.sources import Problems, Table, has_columns, keys_of, rows_of_a_table
+from jaxlm.data.sources import Problems, Table, keys_of, rows_of_a_table
 from jaxlm.errors import UserError, WhichColumn
 
 log = logging.getLogger("jaxlm")
@@ -66,6 +67,7 @@ def read_groups(
     labelled: bool = True,
     names: GroupNames = PAIRS,
     judged: bool = False,
+    known: Known = NOTHING,
 ) -> Table:
     """Reads a file, or what a scheme names, as a table of text groups; `labels` are strings.
 
@@ -81,6 +83,7 @@ def read_groups(
       names: by which columns are found that `settings` does not choose.
       judged: of pairs alone, whose labels are numbers: where there are texts that do not fit, each is the second text
         of a row of its own, labelled 0, and each that fits of one labelled 1.
+      known: of the training data or the model.
 
     Raises:
       UserError: no such data, no such column, or (unless `settings.bad_rows` is "skip") a row that cannot be read.
@@ -90,13 +93,16 @@ def read_groups(
     rows = (
         scheme_rows(spec, split)
         if is_scheme(spec)
-        else files.read_rows(Path(spec), SPLITS[split], columns=pairs or has_columns(Path(spec)))
+        else files.read_rows(Path(spec), SPLITS[split], columns=pairs or has_columns(Path(spec), settings, known))
     )
-    good = rows_of_a_table(spec, rows, settings, problems)
-    columns, named = _columns(spec, good, settings, names)
+    good = rows_of_a_table(spec, rows, settings, problems, known)
+    columns, named, good = _columns(spec, good, settings, names, problems, known)
     first, second = columns.find_pair(settings, names.first, names.second, alone=not (labelled or judged))
     negative = columns.find("negative", settings.negative, names.negative) if labelled else None
     score = columns.find("label", settings.label, names.score) if labelled else None
+    if settings.negative is None and negative is not None and all(not value_of(row, negative) for row in good):
+        log.info("%s: no negatives: column %s is empty", spec, negative)
+        negative = None
     found = (first, second, negative, score)
     if not named and found == (None,) * 4 and len(columns.columns) <= 3:
         first, second, third = [*columns.columns, None, None][:3]
@@ -119,6 +125,7 @@ def read_groups(
     if judged and labelled and negative is None and score is None:
         raise WhichColumn(f"{spec}: which column is the label? {columns.offer('label')}")
     columns.refuse_twice(first, second, negative, score)
+    served = columns.served(settings, text=first, text_pair=second, negative=negative, label=score)
     columns.say({"text": first, "second text": second, "negative": negative, "score": score})
     if labelled:
         good = columns.of_split(good, split, (first, second, negative, score))
@@ -127,31 +134,31 @@ def read_groups(
     if not len(table):
         raise UserError(f"{spec}: no usable row ({problems.counts})")
     problems.tell("rows")
-    return table
+    return dataclasses.replace(table, columns=served)
 
 
-def _columns(spec: str, rows: list[Row], settings: DataSettings, usual_names: GroupNames) -> tuple[Columns, bool]:
-    """The columns, and whether they have names; a header line is taken off `rows`."""
+def _columns(
+    spec: str, rows: list[Row], settings: DataSettings, usual_names: GroupNames, problems: Problems, known: Known
+) -> tuple[Columns, bool, list[Row]]:
+    """The columns, whether they have names, and `rows` without a header line."""
     values = rows[0].values
     if isinstance(values, dict):
-        return Columns(spec, keys_of(rows), None), True
+        return Columns(spec, keys_of(rows), None, known), True, rows
     cells = [str(value).strip() for value in values]
     positions: list[str | int] = list(range(len(cells)))
     chosen = (settings.text, settings.text_pair, settings.negative, settings.label)
-    asked = {name for name in chosen if name and not name.isdigit()}
+    asked = {name for name in chosen if name and not name.isdigit()} | known.names
     usual = set(itertools.chain(*usual_names))
     header = settings.header == "yes"
     if settings.header == "auto":
         lowered = {cell.lower() for cell in cells}
         beside_an_id = bool(lowered & {*usual, *TEXT_NAMES}) and bool(lowered & set(ID_NAMES))
         header = bool(asked & set(cells)) or sum(cell.lower() in usual for cell in cells) >= 2 or beside_an_id
-    strange_names = not header and looks_like_header(spec, rows, settings)
+    strange_names = not header and looks_like_header(spec, rows, settings, known)
     if not header and not strange_names:
-        return Columns(spec, positions, None), False
-    rows.pop(0)
-    if not rows:
-        raise UserError(f"{spec}: a header line and no rows")
-    return Columns(spec, positions, cells), not strange_names
+        return Columns(spec, positions, None, known), False, rows
+    cells, rows = without_header(spec, rows, problems)
+    return Columns(spec, positions, cells, known), not strange_names, rows
 
 
 def _table(
@@ -177,12 +184,13 @@ def _table(
             others = [_texts(row.values[column], lists=lists) for column in texts[1:members]]
             unfit = _texts(row.values[negative], lists=lists) if unfit_apart else []
             if not all(others) and not unfit:
-                raise ValueError("an empty list of texts")
+                empty = [str(column) for column, texts in zip(texts[1:], others, strict=False) if not texts]
+                raise ValueError("an empty list of texts", f" ({', '.join(empty)})")
             if isinstance(label, (list, dict)):
                 raise ValueError("a label that is neither name nor number", f" ({label!r})")
             if score is not None and (label is None or not label_name(label)):
                 raise ValueError("no label")
-            found = read_label(label, "number") if judged and score is not None else label_name(label)
+            found = _relevance(label) if judged and score is not None else label_name(label)
         except KeyError as error:
             problems.report(row, "a column is missing", f" ({error.args[0]})")
             continue
@@ -201,6 +209,14 @@ def _table(
     pairs, negatives = [*columns[1:], None, None][:2]
     known = labels if unfit_apart or score is not None else None
     return Table(spec, columns[0], pairs, known, places, None, problems.counts, negatives)
+
+
+def _relevance(cell: Any) -> float:
+    try:
+        return float(read_label(cell, "number"))
+    except ValueError as error:
+        kind, *detail = error.args
+        raise ValueError(kind, f"{''.join(detail)}; a grade from 0 on is meant, the larger the better") from None
 
 
 def _in_turn(columns: Sequence[Sequence[str]]) -> Iterator[tuple[str, ...]]:

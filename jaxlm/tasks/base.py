@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from jaxlm.config import DataSettings, Stage
+from jaxlm.data.columns import NOTHING, Known
 from jaxlm.data.labels import LabelKind
 from jaxlm.data.loader import Batch, Examples
 from jaxlm.data.sources import Table, read_table, table_of_texts
@@ -65,6 +66,7 @@ class Task(abc.ABC):
             raise UserError(f"--train.metric is {self.metric}; {self.name} is judged by one of {known}")
         self.larger_is_better = self.metric != "loss"
         self.pairs = False  # whether it was trained on pairs of texts
+        self.columns: Mapping[str, str] = {}  # that served the training, as in `Known`
 
     @classmethod
     def for_training(cls, stage: Stage, tokenizer: TextTokenizer, train: Table, shape: BertConfig) -> Self:
@@ -78,16 +80,15 @@ class Task(abc.ABC):
 
     @classmethod
     def read(
-        cls, spec: str, split: str, settings: DataSettings, *, labelled: bool = True, known_labels: Collection[str] = ()
+        cls, spec: str, split: str, settings: DataSettings, *, labelled: bool = True, known: Known = NOTHING
     ) -> Table:
         """Reads the data that a setting names; see `jaxlm.data.sources.read_table`, which serves most tasks.
 
         Args:
           labelled: whether the answers are wanted too (not for `predict`).
+          known: what the training's data, or the model, tell of the file.
         """
-        return read_table(
-            spec, split, settings, label_kind=cls.label_kind if labelled else None, known_labels=known_labels
-        )
+        return read_table(spec, split, settings, label_kind=cls.label_kind if labelled else None, known=known)
 
     @classmethod
     def from_texts(
@@ -181,7 +182,7 @@ class Task(abc.ABC):
     def save(self, directory: Path, config: BertConfig, params: Any) -> None:
         """Writes config and weights of a trained model; `facts` go with them. To be called by every process."""
         chosen = {name: getattr(self.stage.data, name) for name in _COLUMNS}
-        columns = {name: column for name, column in chosen.items() if column}
+        columns = dict(self.columns) or {name: column for name, column in chosen.items() if column}
         facts = {"task": self.name, "pairs": self.pairs, "columns": columns}
         facts = {name: fact for name, fact in facts.items() if fact} | self.facts()
         config = dataclasses.replace(config, facts=facts, score_activation=self.score_activation)

@@ -1,6 +1,7 @@
 """Text classification: a text, or a pair, has one of several labels, or, where that is asked for, none of them."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -36,7 +37,12 @@ def label_names(table: Table, out_of_scope: str | None = None) -> list[str]:
 
 def in_order(names: set[str]) -> list[str]:
     """Numbers by size, then names by the alphabet."""
-    return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+
+    def key(name: str) -> tuple[bool, float, str]:
+        number = re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", name)
+        return number is None, float(name) if number else 0.0, name
+
+    return sorted(names, key=key)
 
 
 def model_labels(shape: BertConfig, labels: list[str]) -> list[str]:

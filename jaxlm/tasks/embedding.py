@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.config import DataSettings, EmbeddingSettings, Stage
+from jaxlm.data.columns import NOTHING, Known
 from jaxlm.data.loader import Examples
 from jaxlm.data.sources import Problems, Table
 from jaxlm.data.text_groups import read_groups
@@ -71,9 +72,9 @@ class Embedding(Task):
 
     @classmethod
     def read(
-        cls, spec: str, split: str, settings: DataSettings, *, labelled: bool = True, known_labels: Collection[str] = ()
+        cls, spec: str, split: str, settings: DataSettings, *, labelled: bool = True, known: Known = NOTHING
     ) -> Table:
-        return read_groups(spec, split, settings, labelled=labelled)
+        return read_groups(spec, split, settings, labelled=labelled, known=known)
 
     def configure(self, config: BertConfig) -> BertConfig:
         given, settings = config.pooling or Pooling(), self.settings

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from jaxlm.config import DataSettings, Stage
+from jaxlm.data.columns import NOTHING, Known
 from jaxlm.data.loader import Batch, Examples
 from jaxlm.data.masking import mask_tokens, most_predictions
 from jaxlm.data.rows import specials
@@ -41,11 +42,11 @@ class MaskedLM(Task):
 
     @classmethod
     def read(
-        cls, spec: str, split: str, settings: DataSettings, *, labelled: bool = True, known_labels: Collection[str] = ()
+        cls, spec: str, split: str, settings: DataSettings, *, labelled: bool = True, known: Known = NOTHING
     ) -> Table:
         if not labelled:  # texts with masks, a line each
             settings = dataclasses.replace(settings, documents="line")
-        return read_table(spec, split, settings, label_kind=None, running_text=True, by_split=labelled)
+        return read_table(spec, split, settings, label_kind=None, running_text=True, by_split=labelled, known=known)
 
     def examples(self, table: Table, *, training: bool = False) -> tuple[Examples, int]:
         """Windows of at most `max_length` tokens, [CLS] and [SEP] included; nothing is cut away."""

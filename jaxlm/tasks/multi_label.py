@@ -1,6 +1,7 @@
 """Multi-label classification: any number of labels apply to a text, each by itself."""
 
 import dataclasses
+import logging
 from typing import Any, Self
 
 import jax
@@ -16,6 +17,8 @@ from jaxlm.models import BertConfig
 from jaxlm.tasks.base import Metrics
 from jaxlm.tasks.classification import in_order, listing, model_labels, numbers_of
 from jaxlm.tasks.sequence import SequenceTask
+
+log = logging.getLogger("jaxlm")
 
 
 class MultiLabel(SequenceTask):
@@ -41,6 +44,15 @@ class MultiLabel(SequenceTask):
         if len(found) < 2:
             only = f"only {next(iter(found))!r}" if found else "none"
             raise UserError(f"{train.source}: multi_label needs at least two labels; there is {only}")
+        if found == {"0", "1"} and all(len(names) == 2 for names in train.labels or []):
+            raise UserError(f"{train.source}: 0 or 1 for each label, as it seems; a list of those that apply is meant")
+        parts = {part for name in found for part in name.split()}
+        alone = all(len(names) < 2 for names in train.labels or [])
+        if alone and len(parts) < len(found) and 2 * sum(" " in name for name in found) > len(found):
+            log.warning(
+                "%s: no text has two labels, and most names have spaces, as %r has; labels are parted by commas, "
+                "semicolons or bars", train.source, max(in_order(found), key=len),
+            )  # fmt: skip
         return cls(stage, tokenizer, model_labels(shape, train.label_names or in_order(found)))
 
     @classmethod

@@ -1,7 +1,7 @@
 """Extractive question answering: the answer to a question is a span of a context, or, in SQuAD 2.0, there is none."""
 
 import dataclasses
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Self, cast
 
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.config import AnswerSettings, DataSettings, Stage
+from jaxlm.data.columns import NOTHING, Known, with_columns
 from jaxlm.data.loader import Examples
 from jaxlm.data.sources import Table
 from jaxlm.data.squad import QuestionTable, questions_of_texts, read_questions
@@ -67,9 +68,12 @@ class QuestionAnswering(Task):
 
     @classmethod
     def read(
-        cls, spec: str, split: str, settings: DataSettings, *, labelled: bool = True, known_labels: Collection[str] = ()
+        cls, spec: str, split: str, settings: DataSettings, *, labelled: bool = True, known: Known = NOTHING
     ) -> Table:
-        return read_questions(spec, split, settings, labelled=labelled)
+        def read(settings: DataSettings) -> Table:
+            return read_questions(spec, split, settings, labelled=labelled)
+
+        return with_columns(known.columns, settings, read)
 
     @classmethod
     def from_texts(

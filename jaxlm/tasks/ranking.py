@@ -1,7 +1,7 @@
 """Ranking: how relevant a passage is to a query, both read together (a cross-encoder)."""
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
 import jax
@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from jaxlm.config import DataSettings, Stage
+from jaxlm.data.columns import NOTHING, Known
 from jaxlm.data.loader import Examples
 from jaxlm.data.sources import Table, table_of_texts
 from jaxlm.data.text_groups import PASSAGES, read_groups
@@ -63,11 +64,11 @@ class Ranking(SequenceTask):
 
     @classmethod
     def read(
-        cls, spec: str, split: str, settings: DataSettings, *, labelled: bool = True, known_labels: Collection[str] = ()
+        cls, spec: str, split: str, settings: DataSettings, *, labelled: bool = True, known: Known = NOTHING
     ) -> Table:
         """Rows of query, passage and relevance, by the usual names of these columns or else in this order; or of query,
         passages that answer it (relevance 1) and passages that do not (0)."""
-        table = read_groups(spec, split, settings, labelled=labelled, names=PASSAGES, judged=True)
+        table = read_groups(spec, split, settings, labelled=labelled, names=PASSAGES, judged=True, known=known)
         return _of_pairs(table, "which column is the passage? Choose with --data.text_pair NAME (or a position from 0)")
 
     @classmethod

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Self
 
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from jaxlm.config import DataSettings, Stage
+from jaxlm.data.columns import NOTHING, Known, with_columns
 from jaxlm.data.loader import Examples
 from jaxlm.data.sources import Table
 from jaxlm.data.tags import OUTSIDE, as_said_by, entities, guesses_as_iob2, in_usual_form, is_tag
@@ -82,10 +83,14 @@ class TokenClassification(Task):
 
     @classmethod
     def read(
-        cls, spec: str, split: str, settings: DataSettings, *, labelled: bool = True, known_labels: Collection[str] = ()
+        cls, spec: str, split: str, settings: DataSettings, *, labelled: bool = True, known: Known = NOTHING
     ) -> WordTable:
         intents = labelled and cls.intents
-        return read_words(spec, split, settings, tags=labelled, intents=intents, known_tags=known_labels)
+
+        def read(settings: DataSettings) -> WordTable:
+            return read_words(spec, split, settings, tags=labelled, intents=intents, known_tags=known.labels)
+
+        return with_columns(known.columns, settings, read)
 
     @classmethod
     def from_texts(

@@ -181,7 +181,7 @@ def _show_predictions(config: Config, model: Path, split: str, console: Console)
     mesh = make_mesh(1) if jax.process_count() == 1 else mesh_for(config.mesh)
     predictor = Predictor(str(model), mesh, dtype=config.model.dtype)
     task = predictor.task
-    table = task.read(spec, split, config.data, known_labels=predictor.labels)
+    table = task.read(spec, split, config.data, known=predictor.known)
     table = table.choose([len(table) * part // 4 for part in (1, 2, 3)])
     for row, prediction in enumerate(predictor.predict(table)):
         texts = [table.texts[row]] + ([] if table.pairs is None else [table.pairs[row]])

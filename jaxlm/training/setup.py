@@ -16,6 +16,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from jaxlm.config import STRUCTURE, Config, ModelSettings, Part, as_part
+from jaxlm.data.columns import NOTHING
 from jaxlm.data.loader import Batches, Examples, make_batches
 from jaxlm.data.part_batches import PartBatches, PartsInTurn
 from jaxlm.data.sources import Table, counted
@@ -159,8 +160,10 @@ def _read_tables(config: Config) -> dict[str, Table]:
     tables: dict[str, Table] = {}
     for split in ("train", "dev", "test"):
         if (spec := getattr(config.data, split)) is not None:
-            known = tables["train"].known_labels.union(tables["train"].label_names or ()) if tables else frozenset()
-            tables[split] = TASKS[config.task].read(spec, split, config.data, known_labels=known)
+            known = NOTHING if not tables else tables["train"].known
+            tables[split] = table = TASKS[config.task].read(spec, split, config.data, known=known)
+            if split != "train" and (table.texts, table.pairs) == (tables["train"].texts, tables["train"].pairs):
+                log.warning("%s: %s has the texts of the training, row by row: nothing is held out", spec, split)
     return tables
 
 
@@ -171,6 +174,7 @@ def _from_tables(config: Config, mesh: Mesh, init: Path | None, given: BertConfi
     tokenizer = _tokenizer(config, init, [tables["train"]])
     shape = _shape(config, given, tokenizer, config.data.max_length)
     task = TASKS[config.task].for_training(config, tokenizer, tables["train"], shape)
+    task.columns = tables["train"].columns
     bert_config = task.configure(shape)
     notes: list[str] = []
     batches: dict[str, Any] = {}
@@ -202,6 +206,7 @@ def _from_parts(config: Config, mesh: Mesh, init: Path | None, given: BertConfig
         with _speaking_of(name):
             labelled = shape_of_head(shape, name)
             parts[name] = TASKS[stage.task].for_training(stage, tokenizer, tables[name]["train"], labelled)
+            parts[name].columns = tables[name]["train"].columns
             examples[name] = {
                 split: parts[name].examples(table, training=split == "train") for split, table in tables[name].items()
             }

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from jaxlm.config import DataSettings
+from jaxlm.data.columns import Known
 from jaxlm.data.sources import Table
 from jaxlm.errors import UserError, WhichColumn
 from jaxlm.tasks import TASKS
@@ -16,7 +17,7 @@ def read(
     task: str, path: Path, content: str, *, labelled: bool = True, known: tuple[str, ...] = (), **settings: Any
 ) -> Table:
     path.write_text(content, encoding="utf-8")
-    return TASKS[task].read(str(path), "train", DataSettings(**settings), labelled=labelled, known_labels=known)
+    return TASKS[task].read(str(path), "train", DataSettings(**settings), labelled=labelled, known=Known(known))
 
 
 CLAIMS = "query\ttext\tlabel\nwho\tshe\tyes\nwhat\tit\tno\n"

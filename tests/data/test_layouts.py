@@ -12,6 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from jaxlm.config import Config, DataSettings
+from jaxlm.data.columns import Known
 from jaxlm.data.files import read_rows
 from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
@@ -353,10 +354,10 @@ def test_names_above_many_classes_are_no_row(tmp_path: Path) -> None:
 
 def test_a_txt_file_with_labels_is_predicted_without_them(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "a,b\tneg\nfoo\tpos\nbar\tpos\n")
-    found = TASKS["classification"].read(str(path), "test", DataSettings(), labelled=False, known_labels={"neg", "pos"})
+    found = TASKS["classification"].read(str(path), "test", DataSettings(), labelled=False, known=Known({"neg", "pos"}))
     assert found.texts == ["a,b", "foo", "bar"]
     path = write(tmp_path / "b.txt", "sentence\tlabel\nfoo\tpos\n")
-    found = TASKS["classification"].read(str(path), "test", DataSettings(), labelled=False, known_labels={"neg", "pos"})
+    found = TASKS["classification"].read(str(path), "test", DataSettings(), labelled=False, known=Known({"neg", "pos"}))
     assert found.texts == ["foo"]
 
 
@@ -458,10 +459,10 @@ def test_tags_that_the_model_knows_tell_words_from_lines(tmp_path: Path) -> None
     path = write(tmp_path / "pos.txt", "the DET\ncat NOUN\n\nsleeps VERB\n")
     kind, settings = TASKS["token_classification"], DataSettings()
     known = {"DET", "NOUN", "VERB", "ADJ"}
-    found = kind.read(str(path), "test", settings, labelled=False, known_labels=known)
+    found = kind.read(str(path), "test", settings, labelled=False, known=Known(known))
     assert (found.words, found.tags) == ([["the", "cat"], ["sleeps"]], None)
     with pytest.raises(UserError, match="line 3: a sentence without words"):
-        kind.read(str(path), "test", settings, labelled=False, known_labels={"DET"})
+        kind.read(str(path), "test", settings, labelled=False, known=Known({"DET"}))
 
 
 def test_masked_texts_are_lines_and_a_corpus_has_documents(tmp_path: Path) -> None:
@@ -665,7 +666,7 @@ def test_a_score_is_no_class_where_another_column_has_one(tmp_path: Path) -> Non
 def test_a_file_in_another_encoding_is_told_how_to_be_written_anew(tmp_path: Path) -> None:
     path = tmp_path / "spam.csv"
     path.write_bytes("text,label\na,ham\nprix : 5 £,spam\n".encode("latin-1"))
-    with pytest.raises(UserError, match=r"line 3: not UTF-8 \(.*iconv -f LATIN1 -t UTF-8 FILE > NEW\)"):
+    with pytest.raises(UserError, match=r"line 3: not UTF-8 \(.*iconv -f CP1252 -t UTF-8 FILE > NEW\)"):
         read("classification", path)
 
 
@@ -684,7 +685,7 @@ def test_words_and_questions_in_another_encoding_are_told_so(
 ) -> None:
     path = tmp_path / name
     path.write_bytes(content.encode("latin-1"))
-    with pytest.raises(UserError, match=r"not UTF-8.*\(.*iconv -f LATIN1 -t UTF-8 FILE > NEW\)"):
+    with pytest.raises(UserError, match=r"not UTF-8.*\(.*iconv -f CP1252 -t UTF-8 FILE > NEW\)"):
         read(task, path)
 
 
@@ -753,5 +754,5 @@ def test_columns_of_a_txt_file_are_told_by_its_tabs(tmp_path: Path, task: str) -
 
 def test_columns_of_0_and_1_that_the_model_has_no_label_for_are_about_something_else(tmp_path: Path) -> None:
     path = write(tmp_path / "toxic.csv", "text,toxic,rude,reviewed\na,1,0,1\nb,0,1,0\n")
-    found = TASKS["multi_label"].read(str(path), "test", DataSettings(), labelled=True, known_labels={"toxic", "rude"})
+    found = TASKS["multi_label"].read(str(path), "test", DataSettings(), labelled=True, known=Known({"toxic", "rude"}))
     assert found.labels == [("toxic",), ("rude",)]

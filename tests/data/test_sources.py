@@ -9,6 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from jaxlm.config import DataSettings
+from jaxlm.data.columns import Known
 from jaxlm.data.sources import LabelKind, Table, read_table, table_of_texts
 from jaxlm.errors import UserError
 
@@ -201,7 +202,7 @@ def test_names_of_labels_are_parted_by_bars_or_semicolons_where_there_are_any(tm
     assert read(path, "set").labels == [("Arts, Crafts", "Sport"), ("Arts, Crafts",), ("Sport",)]
     path = write(tmp_path / "b.tsv", "text\tlabels\none\tArts, Crafts\ntwo\tSport,Arts\n")
     known = read_table(
-        str(path), "test", DataSettings(), label_kind="set", known_labels={"Arts, Crafts", "Sport", "Arts"}
+        str(path), "test", DataSettings(), label_kind="set", known=Known({"Arts, Crafts", "Sport", "Arts"})
     )
     assert known.labels == [("Arts, Crafts",), ("Sport", "Arts")]
 

@@ -262,7 +262,8 @@ def test_a_cross_encoder_of_sentence_transformers_is_a_ranking_model(
     theirs = json.loads((trained / "model" / "config.json").read_text())
     assert theirs.pop("sentence_transformers") == {"activation_fn": "torch.nn.modules.activation.Sigmoid"}
     facts = theirs.pop("jaxlm")
-    assert facts == {"task": "ranking", "pairs": True, "largest": 2.0, "relevant": None}
+    columns = {"text": "query", "text_pair": "passage", "label": "relevance"}
+    assert facts == {"task": "ranking", "pairs": True, "columns": columns, "largest": 2.0, "relevant": None}
     (tmp_path / "config.json").write_text(json.dumps(theirs | entry))
     (tmp_path / "model.safetensors").write_bytes((trained / "model" / "model.safetensors").read_bytes())
     config = BertConfig.from_json(tmp_path / "config.json")

@@ -20,6 +20,7 @@ from transformers import BertForTokenClassification as TorchTagger
 
 from jaxlm import cli
 from jaxlm.config import Config, DataSettings, TagSettings, TrainSettings
+from jaxlm.data.columns import Known
 from jaxlm.data.loader import make_batches
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.data.words import WordTable, raw_texts, word_table
@@ -206,7 +207,7 @@ def test_a_model_with_tags_in_another_form_says_them_in_the_usual_one(
     task = TokenClassification.for_model(Config(task="token_classification"), tokenizer, config)
     path = tmp_path / "a.conll"
     path.write_text("good B_PER\nfilm I_PER\nthis O\n\nbad B_PER\n")
-    table = task.read(str(path), "test", DataSettings(), known_labels=own)
+    table = task.read(str(path), "test", DataSettings(), known=Known(own))
     guess = [["B-PER", "I-PER", "O"], ["B-LOC"]]
     outputs, examples = outputs_of(task, table, guess)
     assert [found["tags"] for found in task.predictions(outputs, examples)] == guess
