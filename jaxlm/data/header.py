@@ -136,4 +136,4 @@ def _stands_out(name: str, others: Sequence[str], words: bool) -> bool:
         return True
     counts = Counter(others)
     recurring = sum(count > 1 for count in counts.values())
-    return len(counts) <= max(2, len(others) // 2) and recurring >= 0.9 * len(counts)
+    return len(counts) <= max(2, len(others) // 3) and recurring >= 0.9 * len(counts)

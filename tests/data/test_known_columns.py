@@ -124,6 +124,19 @@ def test_positions_that_nobody_chose_do_not_serve_again(tmp_path: Path) -> None:
         files.then("c.tsv", "x1\tone text\tsome\nx2\tother text\tmore\n", labelled=False)
 
 
+def test_a_known_label_says_more_than_a_position(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    files.first("a.tsv", "one text\ta\nother text\tb\n", text="0", label="1")
+    assert files.then("b.tsv", "b\tother text\na\tone text\n").texts == ["other text", "one text"]
+
+
+def test_lines_with_tabs_are_rows_even_where_one_has_more(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"line 3: wrong number of columns \(3 instead of 2"):
+        Files(tmp_path).then("a.txt", "id\ttext\n1\thello there\n2\tx\ty\n", labelled=False)
+    prose = "one\ttab\n" + "none at all\n" * 5
+    assert len(Files(tmp_path).then("b.txt", prose, labelled=False)) == 6
+
+
 def test_pairs_and_their_score_serve_again(tmp_path: Path) -> None:
     files = Files(tmp_path, "ranking")
     files.first("a.csv", "asked,reply,grade\nwho,she,1\nwhat,it,0\n", text="asked", text_pair="reply")
@@ -169,6 +182,7 @@ def test_names_over_texts_are_no_text(tmp_path: Path, names: str, text: int | No
     texts = [[f"What is item {n}?", f"Item {n} is a rather long explanation of it"] for n in range(9)]
     rows = [",".join(row[: names.count(",") + 1]) for row in texts]
     content = "\n".join([names, *rows])
+    assert Files(tmp_path).then("b.csv", "claim\none\ntwo\n", labelled=False).texts == ["one", "two"]
     if text is None:
         with pytest.raises(WhichColumn, match=f"which column is the text. Columns: {names.replace(',', ', ')} "):
             Files(tmp_path).then("a.csv", content, labelled=False)

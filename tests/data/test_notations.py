@@ -134,6 +134,7 @@ def test_a_tsv_all_in_quotes(tmp_path: Path, name: str) -> None:
     assert (table.texts, table.labels) == (['say "one"', "two"], ["a", "b"])
     bare = read("classification", tmp_path / name, 'text\tlabel\n"one"\t"a"\ntwo\tb\n')
     assert (bare.texts, bare.labels) == (['"one"', "two"], ['"a"', "b"])
+    assert read("classification", tmp_path / name, '"one"\t1\n"two"\t0\n').texts == ['"one"', '"two"']
 
 
 def test_excels_first_line_says_what_parts_values(tmp_path: Path) -> None:
@@ -160,6 +161,7 @@ ROW = {"text": "one", "label": "a"}
         ("a.jsonl", json.dumps([ROW, ROW]).encode(), "a JSON list of rows in one line; name it .json"),
         ("a.jsonl", json.dumps([ROW, ROW], indent=1).encode(), "a JSON list over several lines; name it .json"),
     ],
+    ids=["gzip", "zip", "UTF-16", "objects in txt", "objects in csv", "a list in a line", "a list over lines"],
 )
 def test_a_file_with_the_name_of_another_kind(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     with pytest.raises(UserError, match=message):
