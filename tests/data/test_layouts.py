@@ -460,8 +460,10 @@ def test_tags_that_the_model_knows_tell_words_from_lines(tmp_path: Path) -> None
     known = {"DET", "NOUN", "VERB", "ADJ"}
     found = kind.read(str(path), "test", settings, labelled=False, known_labels=known)
     assert (found.words, found.tags) == ([["the", "cat"], ["sleeps"]], None)
-    with pytest.raises(UserError, match="line 3: a sentence without words"):
+    with pytest.raises(UserError, match=r"blank lines part them, as in tagged words.*: --data\.words 0"):
         kind.read(str(path), "test", settings, labelled=False, known_labels={"DET"})
+    told = kind.read(str(path), "test", DataSettings(words="0"), labelled=False, known_labels={"DET"})
+    assert told.words == found.words
 
 
 def test_masked_texts_are_lines_and_a_corpus_has_documents(tmp_path: Path) -> None:
