@@ -148,7 +148,10 @@ def _rows(source: str, rows: Iterable[Row], settings: DataSettings, *, tags: boo
             yield Sentence(row, problem="a column is missing", detail=f" ({absent})")
         elif "text" in columns:
             text = values[columns["text"]]
-            if isinstance(text, str):
+            if isinstance(text, str) and not text.strip() and _suffix(Path(source)) == ".txt":
+                hint = ", in a txt file of a text a line; if it has a word a line, name it .conll"
+                yield Sentence(row, problem="a sentence without words", detail=hint)
+            elif isinstance(text, str):
                 yield Sentence(row, text=text)
             else:
                 yield Sentence(row, problem="text that is no string", detail=f" ({text!r})")

@@ -92,6 +92,13 @@ def test_texts_stay_texts(tmp_path: Path) -> None:
     assert len(predict(tmp_path / "a.txt", pairs, known, bad_rows="skip")) == 3
 
 
+def test_a_blank_line_of_a_txt_file_may_part_words(tmp_path: Path) -> None:
+    content = "Ada\nran\n\nto\nOslo\n"
+    with pytest.raises(UserError, match=r"line 3: a sentence without words, .* a word a line, name it \.conll; "):
+        predict(tmp_path / "a.txt", content)
+    assert predict(tmp_path / "a.txt.conll", content) == [["Ada", "ran"], ["to", "Oslo"]]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
