@@ -24,7 +24,7 @@ _TAG_NAMES = ("ner_tags", "ner_tag", "ner", "slot_tags", "slots", "tags", "tag",
 _SENTENCE_NAMES = ("sentence_id", "sent_id", "sentence", "sentence #", "id")
 _UNTYPED = {*"OBIESMLU"}
 _NUMBER = re.compile(r"-?\d+")
-_LANGUAGE = re.compile(r"[a-z-]{2,12}:(?=.)")
+_LANGUAGE = re.compile(r"[a-z-]{2,12}:(?!//)")
 _BRACKETS = re.compile(r"\([A-Z]\w*\*?\)?|\*\)|\(?\d+\)")  # (DATE*  *)  (GPE)  (12)
 
 
@@ -108,11 +108,13 @@ def read_layout(path: Path, settings: DataSettings, known: Collection[str], *, t
     place = _position(path, head, "tags", settings.tags if tags or settings.words is None else None)
     is_numbered = width > 2 and all(map(_counts, head.blocks))
     is_universal = is_numbered and width == 10
+    tagged = tag_columns(head)
     if words is None:
         words = _words(path, head, known, place, is_numbered, tags=tags)
+    elif words % width in tagged or (not tags and words % width in _mostly_tags(head, known)):
+        raise NoSuchColumn(f"{path}: --data.words {settings.words}: that column holds tags, as it seems")
     elif not tags and is_number(settings.words):
-        _refuse_parts_of_speech(path, head, words)
-    tagged = tag_columns(head)
+        _refuse_other_columns(path, head, words)
     if place is None:
         place = _tags(path, head, tagged, words, is_numbered, is_universal, tags=tags)
     if tags and any(_BRACKETS.fullmatch(cell) for cell in (columns[place] if rows else ())):
@@ -120,8 +122,6 @@ def read_layout(path: Path, settings: DataSettings, known: Collection[str], *, t
             f"{path}: column {place % width} marks spans by brackets, as OntoNotes does; tags such as O and B-PER, one "
             "a word, are meant"
         )
-    if settings.words is not None and words % width in tagged:
-        raise NoSuchColumn(f"{path}: --data.words {settings.words}: that column holds tags, as it seems")
     if tags and width > 2:
         log.info(
             "%s: words in column %d and tags in column %d, of %d from 0", path, words % width, place % width, width
@@ -176,10 +176,8 @@ def _words(path: Path, head: Head, known: Collection[str], place: int | None, is
         if width == 2:
             raise WhichColumn(f"{path}: its first column holds the tags, as it seems: --data.tags 0 --data.words 1")
         raise _which_words(path, head, f"column {words} holds tags")
-    if width > 2 and not is_numbered and _is_constant(head, words):
-        varied = [column for column in range(width) if column not in tagged and not _is_constant(head, column)]
-        if varied:
-            raise _which_words(path, head, f"column {words} has one value throughout each sentence")
+    if not is_numbered and _is_of_sentences(head, words):
+        raise _which_words(path, head, f"column {words} has one value throughout each sentence")
     return words
 
 
@@ -190,29 +188,42 @@ def _which_words(path: Path, head: Head, reason: str) -> WhichColumn:
     )
 
 
-def _is_constant(head: Head, column: int) -> bool:
-    """Whether a column, such as one of the names of documents, has one value in each sentence."""
-    blocks = [[row[column] for row in block if len(row) == head.width] for block in head.blocks]
-    return any(len(block) > 1 for block in blocks) and all(len(set(block)) < 2 for block in blocks)
+def _is_of_sentences(head: Head, words: int) -> bool:
+    """Whether a column, such as one of the names of documents, has one value in each sentence, and another has not."""
+    blocks = [[row for row in block if len(row) == head.width] for block in head.blocks]
+
+    def is_constant(column: int) -> bool:
+        return all(len({row[column] for row in block}) < 2 for block in blocks)
+
+    tagged = tag_columns(head)
+    return (
+        head.width > 2
+        and is_constant(words)
+        and not all(is_constant(column) for column in range(head.width) if column not in tagged)
+    )
 
 
-def _refuse_parts_of_speech(path: Path, head: Head, words: int) -> None:
-    """A position that was right for the model's training data may be that of parts of speech here.
+def _refuse_other_columns(path: Path, head: Head, words: int) -> None:
+    """A position that was right for the model's training data may be that of something else here.
 
     Raises:
-      NoSuchColumn: the column has few values, all in capitals, and another has more that are not.
+      NoSuchColumn: the column has one value throughout each sentence, or few values, all in capitals, and another has
+        more, some of which are not.
     """
     columns = head.columns
     if not columns:
         return
+    if _is_of_sentences(head, words):
+        raise NoSuchColumn(f"{path}: --data.words {words}: that column has one value throughout each sentence")
     values = set(columns[words])
     in_capitals = sum(value.isupper() and len(value) > 1 for value in values)
     if len(values) > 60 or in_capitals < 2 or any(value.upper() != value for value in values):
         return
-    tagged = tag_columns(head)
+    tagged, fewest = tag_columns(head), len(values) + (len(columns) > 2)  # of two columns one is of tags
     if any(
-        column not in tagged and len(set(cells)) > len(values) and any(cell.islower() for cell in cells)
+        column not in tagged and len(set(cells)) >= fewest and any(cell != cell.upper() for cell in cells)
         for column, cells in enumerate(columns)
+        if column != words % len(columns)
     ):
         raise NoSuchColumn(
             f"{path}: --data.words {words}: that column holds parts of speech, as it seems. Columns: {head.listing()}"

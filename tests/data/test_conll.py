@@ -113,9 +113,17 @@ def test_a_first_column_of_something_else_is_not_taken_for_words(tmp_path: Path,
 
 
 def test_a_position_of_another_file_is_not_that_of_parts_of_speech(tmp_path: Path) -> None:
-    testb = "EU NNP B-NP B-ORG\ncalls VBZ B-VP O\nGermany NNP B-NP B-LOC\n"
+    testb = "EU NNP B-NP B-ORG\nCALLS VBZ B-VP O\nGermany NNP B-NP B-LOC\n"
     with pytest.raises(NoSuchColumn, match=r"--data.words 1: that column holds parts of speech.* 0 \(EU\), 1 \(NNP\)"):
         predict(tmp_path / "eng.testb", testb, words="1")
+    with pytest.raises(NoSuchColumn, match=r"--data.words 1: that column has one value throughout each sentence"):
+        predict(tmp_path / "a.conll", "bc/a 0 In\nbc/a 0 it\n", words="1")
+    few = "Ada NOUN\nran VERB\n\nto ADP\n"
+    for name, known in (("pos.txt", {"NOUN", "VERB", "ADP"}), ("pos.conll", NER), ("pos.tsv", {"NOUN", "VERB"})):
+        with pytest.raises(
+            NoSuchColumn, match=r"--data.words 1: that column holds (tags|parts of speech), as it seems"
+        ):
+            predict(tmp_path / name, few, known, words="1")
     assert predict(tmp_path / "atis.conll", "flight SHOW O\nof ME O\n", words="1") == [["SHOW", "ME"]]
 
 
@@ -131,7 +139,8 @@ def test_a_language_ahead_of_each_word_is_no_part_of_it(tmp_path: Path, caplog: 
         assert read(tmp_path / "dev", content).words == [["Ada", ":"], ["ran"]]
     assert "en: ahead of each word is left out" in caplog.text
     assert predict(tmp_path / "dev", content) == [["Ada", ":"], ["ran"]]
-    assert read(tmp_path / "dev", "en:Ada\tB-PER\nran\tO\n").words == [["en:Ada", "ran"]]
+    for others in ("en:Ada\tB-PER\nran\tO\n", "http://a.org\tB-PER\nhttp://b.org\tO\n"):
+        assert read(tmp_path / "dev", others).words == [[line.split("\t")[0] for line in others.splitlines()]]
 
 
 KLUE = "## klue-1\t<경찰:OG> 또\n경\tB-OG\n찰\tI-OG\n \tO\n또\tO\n\n## klue-2\t##\n##\tB-OG\n \tI-OG\n가\tI-OG\n"
