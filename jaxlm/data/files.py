@@ -127,7 +127,7 @@ def lines(path: Path) -> Iterator[tuple[int, str | None]]:
     """Numbered lines without their ends; None for a line that is not UTF-8. A leading byte-order mark is dropped.
 
     Raises:
-      UserError: the compressed stream is damaged, or the file is UTF-16.
+      UserError: the compressed stream is damaged, the file is UTF-16, or it has carriage returns for newlines.
     """
     number = 0
     try:
@@ -135,6 +135,11 @@ def lines(path: Path) -> Iterator[tuple[int, str | None]]:
             for number, raw in enumerate(file, 1):
                 if number == 1:
                     refuse_other_bytes(path, raw)
+                    if not raw.endswith(b"\n") and b"\r" in raw.rstrip(b"\r"):  # else a stray one is part of a text
+                        raise UserError(
+                            f"{path}: its lines end in carriage returns alone, as on an old Mac; newlines are meant: "
+                            f"tr '\\r' '\\n' < {path.name} > NEW"
+                        )
                 try:
                     yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 except UnicodeDecodeError:
@@ -219,8 +224,8 @@ def rows_of_json(path: Path, content: Any, splits: Sequence[str]) -> Iterator[Ro
     parts = {"": content}
     if isinstance(content, dict):
         parts = {key: value for key, value in content.items() if key.removeprefix("oos_") in splits}
-        if not parts and not any(isinstance(value, (list, dict)) for value in content.values()):
-            parts = {"": [content]}  # a single row
+        if not parts and _is_row(content):
+            parts = {"": [content]}
         if not parts:
             meant = f"one of {', '.join(splits)} among its keys is meant" if splits else "a list of rows is meant"
             raise UserError(f"{path}: it holds an object with keys {', '.join(content)[:200]}; {meant}")
@@ -232,6 +237,21 @@ def rows_of_json(path: Path, content: Any, splits: Sequence[str]) -> Iterator[Ro
                 yield Row(number, item, part=key)
             else:
                 yield Row(number, [], "neither a list of values nor an object", key)
+
+
+def _is_row(content: dict[str, Any]) -> bool:
+    """Whether an object is a single row, and none of rows by split or by another name."""
+    from jaxlm.data.schemes import SPLITS  # which reads files itself
+
+    splits, values = set(itertools.chain(*SPLITS.values())), content.values()
+    lists = [value for value in values if isinstance(value, list)]
+    if any(key.removeprefix("oos_") in splits for key in content if isinstance(content[key], (list, dict))):
+        return False
+    if any(isinstance(item, (list, dict)) for value in lists for item in value):
+        return False
+    return any(isinstance(value, str) for value in values) or not (
+        [] in lists or any(isinstance(value, dict) for value in values)
+    )
 
 
 def _txt(path: Path) -> Iterator[Row]:

@@ -21,6 +21,7 @@ from jaxlm.errors import NoSuchColumn, UserError
 log = logging.getLogger("jaxlm")
 
 _ID_NAMES = ("id", "qid", "guid")  # SQuAD's, MRQA's, KLUE's
+_MRQA_ID_NAMES = ("qid", "id", "guid")  # its official script goes by the first
 
 Answer = tuple[str, int]
 """A text, and the character of the context at which it starts."""
@@ -32,10 +33,17 @@ class QuestionTable(Table):
 
     ids: list[str] = dataclasses.field(default_factory=list)
     answers: list[list[Answer]] | None = None  # by question; [] where the context holds none. None: not asked for
+    accepted: list[list[str]] | None = None  # by question, the texts that count as right, as MRQA lists them apart
 
     @property
     def contexts(self) -> list[str]:
         return self.pairs or []
+
+    @property
+    def truths(self) -> list[list[str]]:
+        """The texts of each question's right answers."""
+        accepted = self.accepted or [[] for _ in self.answers or ()]
+        return [texts or [text for text, _ in found] for texts, found in zip(accepted, self.answers or (), strict=True)]
 
     @property
     def impossible(self) -> list[bool] | None:
@@ -53,6 +61,7 @@ class _Item(NamedTuple):
     context: Any = None
     answers: Any = None
     impossible: Any = None
+    accepted: Sequence[Any] = ()
 
 
 class _Columns(NamedTuple):
@@ -144,27 +153,50 @@ def _items_of_paragraph(place: str, number: str, paragraph: Any) -> Iterator[_It
         if not isinstance(question, dict):
             yield _Item(f"{place}, question {count}", "no JSON object")
             continue
-        answers = question.get("answers")
-        if "detected_answers" in question:  # MRQA's `answers` do not say where they are
-            answers = _detected(question["detected_answers"], context)
+        answers = _given(question, "answers", context)
         yield _Item(
             f"{place}, question {_id(question, count)}", None, _id(question, f"{number}.{count}"),
-            question.get("question"), context, answers, _truth(question.get("is_impossible")),
+            question.get("question"), context, answers, _truth(question.get("is_impossible")), _accepted(question),
         )  # fmt: skip
 
 
 def _id(question: dict[str, Any], otherwise: Any) -> Any:
-    return next((question[name] for name in _ID_NAMES if question.get(name) not in (None, "")), otherwise)
+    names = _MRQA_ID_NAMES if "detected_answers" in question else _ID_NAMES
+    return next((question[name] for name in names if question.get(name) not in (None, "")), otherwise)
+
+
+def _given(values: dict[str, Any], name: str, context: Any) -> Any:
+    """The answers to learn from: MRQA's `answers` do not say where they are, and pandas writes two flat columns."""
+    if "detected_answers" in values and name == "answers":
+        return _detected(values["detected_answers"], context)
+    parts = [f"{name}.{part}" for part in ("text", "answer_start")]
+    if name not in values and all(part in values for part in parts):
+        return {"text": values[parts[0]], "answer_start": values[parts[1]]}
+    return values.get(name)
+
+
+def _accepted(values: dict[str, Any]) -> list[Any]:
+    """What MRQA's official script compares an answer with, which need not occur in the context."""
+    return (_listed(values.get("answers")) or []) if "detected_answers" in values else []
 
 
 def _detected(found: Any, context: Any) -> Any:
     """MRQA's answers (https://github.com/mrqa/MRQA-Shared-Task-2019): each with the first and the last character of all
-    places where it occurs. As SQuAD has them, or as given where they are something else."""
+    places where it occurs; on the hub lists of either. As SQuAD has them, or as given where they are something else."""
     try:
-        spans = [(start, end) for answer in found for start, end in answer["char_spans"]]
+        context = _string(context)
+        every = found["char_spans"] if isinstance(found, dict) else [answer["char_spans"] for answer in found]
+        spans = [(operator.index(start), operator.index(end)) for of_answer in every for start, end in _ends(of_answer)]
         return [{"text": context[start : end + 1], "answer_start": start} for start, end in spans]
     except (KeyError, TypeError, ValueError):
         return found
+
+
+def _ends(spans: Any) -> Iterable[Any]:
+    """The first and the last character of each place."""
+    if isinstance(spans, dict):
+        return zip(spans["start"], spans["end"], strict=True)
+    return [(span["start"], span["end"]) if isinstance(span, dict) else span for span in spans]
 
 
 def _items_of_rows(source: str, rows: Iterable[Row], settings: DataSettings) -> Iterator[_Item]:
@@ -180,13 +212,13 @@ def _items_of_rows(source: str, rows: Iterable[Row], settings: DataSettings) -> 
             yield from _items_of_paragraph(row.place, str(row.line), values)
             continue
         columns = columns or _columns(source, values, settings)
-        answers = values.get(columns.answers)
+        answers = _given(values, columns.answers, values.get(columns.context))
         if answers is None and columns.answers not in values and "answer" in values:
             flat = values["answer"]  # None or "": there is none
             answers = [{"text": flat, "answer_start": values.get("answer_start")}] if flat else []
         yield _Item(
             row.place, None, _id(values, row.line), values.get(columns.question), values.get(columns.context), answers,
-            _truth(values.get("is_impossible")),
+            _truth(values.get("is_impossible")), _accepted(values),
         )  # fmt: skip
 
 
@@ -206,9 +238,11 @@ def _table(source: str, items: Iterator[_Item], settings: DataSettings, labelled
     problems = Problems(source, settings.bad_rows)
     contexts: list[str] = []
     answers: list[list[Answer]] = []
+    accepted: list[list[str]] = []
     table = QuestionTable(
-        source, [], contexts, None, [], skipped=problems.counts, answers=answers if labelled else None
-    )
+        source, [], contexts, None, [], skipped=problems.counts, answers=answers if labelled else None,
+        accepted=accepted if labelled else None,
+    )  # fmt: skip
     seen: set[str] = set()
     for item in items:
         try:
@@ -219,6 +253,7 @@ def _table(source: str, items: Iterator[_Item], settings: DataSettings, labelled
             if identity in seen:
                 raise ValueError("an id that occurred before", f" ({identity})")
             wanted = _answers(item, context) if labelled else []
+            right = [_text(text, "answer") for text in item.accepted] if labelled else []
         except ValueError as error:
             problems.report(item, *error.args)
             continue
@@ -228,6 +263,7 @@ def _table(source: str, items: Iterator[_Item], settings: DataSettings, labelled
         table.places.append(item.place)
         table.ids.append(identity)
         answers.append(wanted)
+        accepted.append(right)
     if not len(table):
         raise UserError(f"{source}: no usable question ({problems.counts})" if problems.counts
                         else f"{source}: no questions")  # fmt: skip
@@ -274,11 +310,29 @@ def _answers(item: _Item, context: str) -> list[Answer]:
             raise ValueError("answers that are no list", f" ({given!r})")
     if not (item.impossible is None or isinstance(item.impossible, (bool, int))):
         raise ValueError("an is_impossible that is neither true nor false", f" ({item.impossible!r})")
+    found = found and [answer for answer in found if not _is_none(answer, bool(item.impossible))]
     if item.impossible and found:
         raise ValueError("answers to a question that is_impossible")
     if (found is None and not item.impossible) or (item.impossible is False and not found):
         raise ValueError("no answers", "; a question that its context does not answer has is_impossible true")
     return [_answer(answer, context) for answer in found or []]
+
+
+def _is_none(answer: Any, impossible: bool) -> bool:
+    """Whether an answer says that there is none, as an empty text at -1."""
+    return (
+        isinstance(answer, dict)
+        and answer.get("text") in ("", b"")
+        and (impossible or _whole(answer.get("answer_start")) == -1)
+    )
+
+
+def _whole(value: Any) -> Any:
+    """A whole number as pandas (47.0) and csv (47) leave it; anything else as it is."""
+    try:
+        return int(value) if isinstance(value, str) or float(value).is_integer() else value
+    except (TypeError, ValueError):
+        return value
 
 
 def _truth(value: Any) -> Any:
@@ -296,7 +350,7 @@ def _answer(given: Any, context: str) -> Answer:
         raise ValueError("an answer that is no object of text and answer_start", f" ({given!r})")
     text = _text(given.get("text"), "answer")
     try:
-        start = operator.index(given["answer_start"])
+        start = operator.index(_whole(given["answer_start"]))
     except (KeyError, TypeError):
         raise ValueError("an answer_start that is no whole number", f" ({given.get('answer_start')!r})") from None
     if start < 0 or not context.startswith(text, start):

@@ -12,12 +12,13 @@ from typing import Any
 from jaxlm.config import DataSettings
 from jaxlm.data import files
 from jaxlm.data.columns import TEXT_NAMES, rows_of_split
-from jaxlm.data.conll import read_columns, tag_columns
+from jaxlm.data.conll import read_columns
+from jaxlm.data.conll_layout import has_tags, is_number, read_head
 from jaxlm.data.files import Row
 from jaxlm.data.schemes import SPLITS, is_scheme, scheme_rows
 from jaxlm.data.tags import is_tag
 from jaxlm.data.words import Sentence, WordTable, word_table
-from jaxlm.errors import NoSuchColumn, UserError
+from jaxlm.errors import NoSuchColumn, UserError, WhichColumn
 
 log = logging.getLogger("jaxlm")
 
@@ -56,7 +57,7 @@ def read_words(
     elif not path.exists() and ":" in spec:
         raise UserError(f"{spec}: no such file, and no kind of data: tfds:NAME and hf:NAME are")
     elif (suffix := _suffix(path)) in _ROW_FORMATS or (
-        suffix in _PLAIN_FORMATS and not (tags or intents) and not tag_columns(path, known_tags)
+        suffix in _PLAIN_FORMATS and not (tags or intents) and not _holds_words(path, settings, known_tags)
     ):
         rows: Iterable[Row] = files.read_rows(path, SPLITS[split])
         if tags or intents:
@@ -70,8 +71,30 @@ def read_words(
             "jsonl or parquet with columns tokens, tags and intent"
         )
     else:
-        sentences = read_columns(path, settings, tags=tags)
+        sentences = read_columns(path, settings, tags=tags, known_tags=known_tags)
     return word_table(spec, sentences, settings.bad_rows, tags=tags, intents=intents, known_tags=known_tags)
+
+
+def _holds_words(path: Path, settings: DataSettings, known_tags: Collection[str]) -> bool:
+    """Whether a file that may hold raw texts has a word a line, beside its tag.
+
+    Raises:
+      WhichColumn: a txt file looks so, and nothing in it is known as a tag.
+    """
+    head = read_head(path)
+    if has_tags(head, known_tags):
+        return True
+    if not head.has_a_word_a_line:
+        return False
+    if is_number(settings.words) or is_number(settings.tags):
+        return True
+    if _suffix(path) == ".txt":
+        raise WhichColumn(
+            f"{path}: every line has {head.width} columns and blank lines part them, as in tagged words, but none "
+            "holds tags that are known. If each line is a word: --data.words 0, or the number of its column; if each "
+            "is a text, take the blank lines out"
+        )
+    return False
 
 
 def is_word_directory(path: Path) -> bool:
@@ -125,7 +148,10 @@ def _rows(source: str, rows: Iterable[Row], settings: DataSettings, *, tags: boo
             yield Sentence(row, problem="a column is missing", detail=f" ({absent})")
         elif "text" in columns:
             text = values[columns["text"]]
-            if isinstance(text, str):
+            if isinstance(text, str) and not text.strip() and _suffix(Path(source)) == ".txt":
+                hint = ", in a txt file of a text a line; if it has a word a line, name it .conll"
+                yield Sentence(row, problem="a sentence without words", detail=hint)
+            elif isinstance(text, str):
                 yield Sentence(row, text=text)
             else:
                 yield Sentence(row, problem="text that is no string", detail=f" ({text!r})")

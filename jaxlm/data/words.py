@@ -72,8 +72,8 @@ def word_table(
 
     Args:
       bad_rows: "error" or "skip", as `DataSettings.bad_rows`.
-      tags, intents: whether every sentence has to have them. Where no tag is O or has a prefix and there are no
-        intents, tags are taken as they are (`WordTable.flat`); else each has to be one of an entity.
+      tags, intents: whether every sentence has to have them. Where no tag has a prefix, O is none or one of many, and
+        there are no intents, tags are taken as they are (`WordTable.flat`); else each has to be one of an entity.
       known_tags: of the model or its training data.
 
     Raises:
@@ -86,7 +86,7 @@ def word_table(
     if usual:
         sentences = _renamed(sentences, usual)
     sentences, read_as = _with_types(sentences, known_tags) if tags else (sentences, "")
-    flat = tags and not intents and not any(is_tag(tag) for sentence in sentences for tag in sentence.tags or ())
+    flat = tags and not intents and _are_flat(_tags_of(sentences), known_tags)
     for sentence in sentences:
         if sentence.problem is not None:
             problems.report(sentence.row, sentence.problem, sentence.detail)
@@ -94,6 +94,9 @@ def word_table(
         if tags and sentence.stray is not None and not flat:
             row, detail = sentence.stray
             problems.report(row, NO_TAG, detail)
+            continue
+        if flat and (said := _line_of_tags(sentence)):
+            problems.report(sentence.row, "a line with the words and tags of a whole sentence", f" ({said!r})")
             continue
         if sentence.words is None:
             text, found = sentence.text, split_words(sentence.text)
@@ -131,6 +134,24 @@ def word_table(
 
 def _tags_of(sentences: Iterable[Sentence]) -> Counter[str]:
     return Counter(tag for sentence in sentences for tag in sentence.tags or ())
+
+
+def _are_flat(tags: Counter[str], known_tags: Collection[str]) -> bool:
+    """Whether tags mark no entities: none has a prefix, and O, if it is there, is one among others, such as pronouns
+    (https://aclanthology.org/P11-2008), not what most words have, nor beside known types of entities."""
+    if any(is_tag(tag) and tag != "O" for tag in tags):
+        return False
+    if "O" not in tags:
+        return True
+    if types_of(known_tags):
+        return False
+    return max(tags.values()) > tags["O"] or {"O"} < set(tags) <= set(known_tags)
+
+
+def _line_of_tags(sentence: Sentence) -> str | None:
+    """A tag that is several, of as many words in one, as in ATIS' .iob: a sentence a line."""
+    pairs = zip(sentence.words or (), sentence.tags or (), strict=False)
+    return next((tag for word, tag in pairs if " " in tag and " " in word), None)
 
 
 def _renamed(sentences: Iterable[Sentence], names: Mapping[str, str]) -> list[Sentence]:

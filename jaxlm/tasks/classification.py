@@ -128,9 +128,10 @@ class Classification(SequenceTask):
         if not keep.all():
             first = int(np.flatnonzero(~keep)[0])
             if self.stage.data.bad_rows == "error":
+                none = "" if self.out_of_scope is None else f", and out of scope: {self.out_of_scope}"
                 raise UserError(
                     f"{table.source}, {table.places[first]}: label {labels[first]!r} is none of the model's "
-                    f"({listing(self.labels)}); correct it, or pass --data.bad_rows skip"
+                    f"({listing(self.labels)}{none}); correct it, or pass --data.bad_rows skip"
                 )
             if not keep.any():
                 raise UserError(f"{table.source}: no row has a label that the model knows ({listing(self.labels)})")

@@ -170,8 +170,8 @@ class QuestionAnswering(Task):
 
     def calibrate(self, outputs: dict[str, np.ndarray], examples: Examples) -> None:
         """Chooses `null_threshold` where it is not set and the questions of dev are of both kinds."""
-        answers = examples.records.table.answers
-        answerable = np.array([bool(given) for given in answers])
+        table = cast(Windows, examples.records).table
+        answerable = np.array([bool(given) for given in table.answers or []])
         if (
             not self.unanswerable
             or self.stage.qa.null_threshold is not None
@@ -180,7 +180,8 @@ class QuestionAnswering(Task):
         ):
             return
         found = list(self._candidates(outputs, examples))
-        f1 = [_score(given.best, truths, version_2=True)[1] for given, truths in zip(found, answers, strict=True)]
+        pairs = zip(found, table.truths, strict=True)
+        f1 = [score(given.best.text, truths, version_2=True)[1] for given, truths in pairs]
         differences = np.array([given.null_difference for given in found])
         self.null_threshold, _ = best_threshold(np.array(f1), differences, answerable)
 
@@ -188,12 +189,12 @@ class QuestionAnswering(Task):
         """Loss of a window; exact match and F1 in per cent, and where there are questions without an answer the same
         for them (NoAns) and the others (HasAns), by the official rules (`jaxlm.tasks.squad_scores`)."""
         table = cast(Windows, examples.records).table
-        truths = table.answers or []
-        answerable = np.array([bool(given) for given in truths])
+        answerable = np.array([bool(given) for given in table.answers or []])
         version_2 = not answerable.all()
         found = self._candidates(outputs, examples)
+        pairs = zip(found, table.truths, strict=True)
         scores = 100.0 * np.array(
-            [_score(self._chosen(given), wanted, version_2) for given, wanted in zip(found, truths, strict=True)]
+            [score(self._chosen(given).text, truths, version_2=version_2) for given, truths in pairs]
         )
         metrics: Metrics = {
             "loss": sums["loss"] / sums["weight"],
@@ -229,7 +230,7 @@ class QuestionAnswering(Task):
         return f"{answer} ({prediction['probability']:.2f})"
 
     def verdict(self, prediction: dict[str, Any], table: Table, row: int) -> str:
-        truths = [text for text, _ in (cast(QuestionTable, table).answers or [])[row]]
+        truths = cast(QuestionTable, table).truths[row]
         if score(prediction["answer"], truths, version_2=True)[0]:
             return "right"
         return f'it is "{truths[0]}"' if truths else "it has no answer there"
@@ -270,10 +271,6 @@ def window_losses(logits: jax.Array, positions: jax.Array, batch: DeviceBatch) -
     inside |= batch["example_weights"][..., None] == 0  # an empty slot counts nothing, but must stay finite
     totals = jax.nn.logsumexp(jnp.where(inside, logits[:, None, :], -jnp.inf), axis=-1)
     return totals - jnp.take_along_axis(logits, batch["pool_positions"] + positions, axis=1)
-
-
-def _score(candidate: Candidate, truths: Sequence[tuple[str, int]], version_2: bool) -> tuple[int, float]:
-    return score(candidate.text, [text for text, _ in truths], version_2=version_2)
 
 
 def _fields(candidate: Candidate, probability: float) -> dict[str, Any]:

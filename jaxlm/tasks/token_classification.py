@@ -77,7 +77,8 @@ class TokenClassification(Task):
     @classmethod
     def for_model(cls, stage: Stage, tokenizer: TextTokenizer, config: BertConfig) -> Self:
         tags = in_usual_form(config.id2label.values())
-        task = cls(stage, tokenizer, tags, config.facts.get("overlap"), flat=not any(map(is_tag, tags)))
+        flat = config.facts.get("flat", not any(map(is_tag, tags)))
+        task = cls(stage, tokenizer, tags, config.facts.get("overlap"), flat=flat)
         task.foreign = "task" not in config.facts
         return task
 
@@ -101,13 +102,14 @@ class TokenClassification(Task):
         return word_table(source, raw_texts(texts), settings.bad_rows, tags=False, intents=False)
 
     def facts(self) -> dict[str, Any]:
-        return {"overlap": self.overlap}
+        told = {"flat": True} if self.flat and OUTSIDE in self.tags else {}  # else the tags say so themselves
+        return {"overlap": self.overlap} | told
 
     def configure(self, config: BertConfig) -> BertConfig:
         return dataclasses.replace(config, id2label=dict(enumerate(self.tags)), problem_type=None)
 
     def examples(self, table: Table, *, training: bool = False) -> tuple[Examples, int]:
-        table = _with_words(table)
+        table = self._flat_where_the_model_is(_with_words(table))
         max_length = self.stage.data.max_length
         windows = windows_of_words(self.tokenizer, table.words, max_length, self.overlap)
         tags = np.full(len(windows.input_ids), UNLABELLED, np.int32)
@@ -116,7 +118,7 @@ class TokenClassification(Task):
             numbers = {tag: number + 1 for number, tag in enumerate(self.tags)}
             said = table.tags if self.flat else as_said_by(self.tags, table.tags)
             of_words = np.array([numbers.get(tag, UNLABELLED) for tag in itertools.chain(*said)], np.int32)
-            if not of_words.any():
+            if not of_words.any() or (table.flat and not self.flat):
                 raise UserError(f"{table.source}: the model knows none of its tags; it knows {listing(self.tags)}")
             spoken = windows.first_token >= 0
             tags[windows.first_token[spoken]] = of_words[spoken]
@@ -134,6 +136,15 @@ class TokenClassification(Task):
             [table.places[row] for row in windows.sentence], table.source, token_targets={"tags": tags},
             records=TaggedWords(table, windows.first_token), record=windows.sentence, remarks=tuple(remarks),
         ), 0  # fmt: skip
+
+    def _flat_where_the_model_is(self, table: WordTable) -> WordTable:
+        """A few flat tags of which most are O look like types of entities where they are read."""
+        if not self.flat or table.flat or table.tags is None:
+            return table
+        tags = [[tag if tag == OUTSIDE else tag[2:] for tag in sentence] for sentence in table.tags]
+        if not set(itertools.chain(*tags)) <= set(self.tags):
+            return table
+        return dataclasses.replace(table, tags=tags, flat=True, remarks=())
 
     def _logits(self, model: Any, batch: DeviceBatch, dropout_key: jax.Array | None) -> jax.Array:
         """`[rows, length, tags]`."""
@@ -172,7 +183,8 @@ class TokenClassification(Task):
     def _tags_of_words(
         self, outputs: dict[str, np.ndarray], records: TaggedWords
     ) -> tuple[list[list[str]], list[list[float]]]:
-        """The tags given to the words of each sentence, and their probabilities; O, or "", to a word without tokens."""
+        """The tags given to the words of each sentence, and their probabilities. A word without tokens, such as a
+        space, gets O or, within an entity, the tag that goes on with it; of flat tags, ""."""
         there = np.maximum(records.first_token, 0)
         silent = records.first_token < 0
         numbers = np.where(silent, -1, outputs["tag"][there])
@@ -181,10 +193,13 @@ class TokenClassification(Task):
         )
         probabilities = iter(np.where(silent, 1.0, outputs["tag_probability"][there]).tolist())
         words = records.table.words
-        return (
-            [list(itertools.islice(tags, len(sentence))) for sentence in words],
-            [list(itertools.islice(probabilities, len(sentence))) for sentence in words],
-        )
+        by_sentence = [list(itertools.islice(tags, len(sentence))) for sentence in words]
+        their_own = [list(itertools.islice(probabilities, len(sentence))) for sentence in words]
+        if silent.any() and not self.flat:
+            mute = iter(silent.tolist())
+            for of, probability in zip(by_sentence, their_own, strict=True):
+                _go_on(of, probability, list(itertools.islice(mute, len(of))))
+        return by_sentence, their_own
 
     def predictions(self, outputs: dict[str, np.ndarray], examples: Examples) -> Iterator[dict[str, Any]]:
         """`{"entities": [{"type": "PER", "text": "Ada", "start": 0, "end": 3, "probability": 0.98}], "words": ["Ada"],
@@ -290,6 +305,16 @@ def loss_and_weight(logits: jax.Array, targets: jax.Array, prefix: str) -> dict[
 def best(logits: jax.Array, name: str) -> dict[str, jax.Array]:
     """The number of the likeliest class, and its probability (float32): both `[...]` of `logits [..., classes]`."""
     return {name: logits.argmax(-1), f"{name}_probability": jax.nn.softmax(logits).max(-1)}
+
+
+def _go_on(tags: list[str], probabilities: list[float], silent: list[bool]) -> None:
+    """Gives silent words within an entity its tag and the probability of the word before, in place."""
+    spoken = [place for place, mute in enumerate(silent) if not mute]
+    for kind, start, end in entities([tags[place] for place in spoken]):
+        for place in range(spoken[start] + 1, spoken[end - 1]):
+            if silent[place]:
+                tags[place] = f"I-{kind}" if is_tag(tags[spoken[start]]) else kind
+                probabilities[place] = probabilities[place - 1]
 
 
 def _with_words(table: Table) -> WordTable:

@@ -292,6 +292,24 @@ def test_a_file_in_utf16_is_said_to_be_one(tmp_path: Path, name: str) -> None:
 def test_a_json_file_may_hold_a_single_row(tmp_path: Path) -> None:
     path = write(tmp_path / "a.json", '{"text": "one", "label": "x"}')
     assert shown(read("classification", path)) == [("one", "x")]
+    path = write(tmp_path / "a.json", '{"tokens": ["Ada", "ran"], "ner_tags": ["B-PER", "O"]}')
+    assert read("token_classification", path).words == [["Ada", "ran"]]
+    path = write(tmp_path / "a.json", '{"text": "one", "labels": {"joy": 1, "fear": 0}}')
+    assert shown(read("multi_label", path)) == [("one", ("joy",))]
+    for several in ('{"test": ["one"], "name": "x"}', '{"articles": []}', '{"a": [{"text": "one"}]}', '{"a": {}}'):
+        with pytest.raises(UserError, match=r"holds an object with keys .*one of train among its keys is meant"):
+            read("classification", write(tmp_path / "a.json", several))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.tsv", "a.jsonl", "a.conll"])
+def test_carriage_returns_for_newlines_are_refused(tmp_path: Path, name: str) -> None:
+    task = "token_classification" if name == "a.conll" else "classification"
+    (tmp_path / name).write_bytes(b"Ada\tB-PER\rran\tO\r")
+    with pytest.raises(UserError, match=rf"{name}: its lines end in carriage returns alone.*tr .* < {name} > NEW"):
+        read(task, tmp_path / name, bad_rows="skip")
+    for content in (b"one\rtwo\nthree\n", b"one\r"):
+        (tmp_path / "b.txt").write_bytes(content)
+        assert read("classification", tmp_path / "b.txt", labelled=False).texts == content.decode().strip().split("\n")
 
 
 @pytest.mark.parametrize(
@@ -461,8 +479,10 @@ def test_tags_that_the_model_knows_tell_words_from_lines(tmp_path: Path) -> None
     known = {"DET", "NOUN", "VERB", "ADJ"}
     found = kind.read(str(path), "test", settings, labelled=False, known=Known(known))
     assert (found.words, found.tags) == ([["the", "cat"], ["sleeps"]], None)
-    with pytest.raises(UserError, match="line 3: a sentence without words"):
+    with pytest.raises(UserError, match=r"blank lines part them, as in tagged words.*: --data\.words 0"):
         kind.read(str(path), "test", settings, labelled=False, known=Known({"DET"}))
+    told = kind.read(str(path), "test", DataSettings(words="0"), labelled=False, known=Known({"DET"}))
+    assert told.words == found.words
 
 
 def test_masked_texts_are_lines_and_a_corpus_has_documents(tmp_path: Path) -> None:

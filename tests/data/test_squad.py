@@ -125,6 +125,48 @@ def test_mrqa_says_where_answers_end(tmp_path: Path) -> None:
         assert read(tmp_path / "wrong.jsonl", labelled=False).texts == ["When?"]
 
 
+def test_mrqa_is_scored_by_all_its_answers_and_known_by_its_qid(tmp_path: Path) -> None:
+    content = mrqa().replace('"answers": ["1999"]', '"answers": ["1999", "in 99"]').replace('"qid"', '"id": "x", "qid"')
+    table = read(write(tmp_path / "mrqa.jsonl", content))
+    assert (table.ids, table.answers, table.truths) == (["m1"], [[("1999", 30)]], [["1999", "in 99"]])
+    assert table.choose([0]).truths == table.truths
+    spans = {"text": ["1999"], "char_spans": [{"start": [30], "end": [33]}]}  # as the hub has it
+    question = {"question": "When?", "answers": ["1999", "in 99"]}
+    row = {"qid": "m1", "context": CONTEXT, "detected_answers": spans, **question}
+    listed = [{"text": "1999", "char_spans": [{"start": 30, "end": 33}]}]
+    for number, kind in enumerate((spans, listed)):
+        pyarrow.parquet.write_table(
+            pyarrow.Table.from_pylist([row | {"detected_answers": kind}]), path := tmp_path / f"{number}.parquet"
+        )
+        assert (facts(read(path)), read(path).truths) == (facts(table), table.truths)
+    assert read(write(tmp_path / "a.json", squad(*QUESTIONS, NONE))).truths == [["Müller"], ["1999", "1999"], []]
+
+
+@pytest.mark.parametrize(
+    ("none", "more"),
+    [
+        ([{"text": "", "answer_start": -1}], {}),
+        ({"text": [""], "answer_start": [-1.0]}, {}),
+        ([{"text": "", "answer_start": 0}], {"is_impossible": True}),
+    ],
+)
+def test_an_empty_answer_that_is_nowhere_is_none(tmp_path: Path, none: Any, more: dict[str, bool]) -> None:
+    question = {"id": "q3", "question": "Why?", "context": CONTEXT, "answers": none, **more}
+    assert read(write(tmp_path / "a.jsonl", jsonl([question]))).impossible == [True]
+    with pytest.raises(UserError, match="no answers"):
+        read(write(tmp_path / "b.jsonl", jsonl([{**question, "answers": [], "is_impossible": False}])))
+
+
+@pytest.mark.parametrize("start", [2.0, "2"])
+def test_an_answer_may_start_at_a_number_of_another_kind_and_be_in_flat_columns(tmp_path: Path, start: Any) -> None:
+    row = {"id": "q1", "question": "Who?", "context": CONTEXT}
+    for more in (
+        {"answers": [{"text": "Müller", "answer_start": start}]},
+        {"answers.text": ["Müller"], "answers.answer_start": [start]},
+    ):
+        assert read(write(tmp_path / "a.jsonl", jsonl([row | more]))).answers == [[("Müller", 2)]]
+
+
 def test_parquet_gives_the_same_questions(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows(*QUESTIONS, NONE)), tmp_path / "a.parquet")
     assert facts(read(tmp_path / "a.parquet")) == EXPECTED
@@ -196,8 +238,8 @@ BAD: dict[str, tuple[str, str, str]] = {
     "question.json": (squad(GOOD, {**QUESTIONS[1], "question": " "}), "question q2", "an empty question"),
     "number.json": (squad(GOOD, {**QUESTIONS[1], "question": 7}), "question q2", "a question that is no string (7)"),
     "start.json": (
-        squad(GOOD, {**QUESTIONS[1], "answers": [{"text": "1999", "answer_start": "32"}]}),
-        "question q2", "an answer_start that is no whole number ('32')",
+        squad(GOOD, {**QUESTIONS[1], "answers": [{"text": "1999", "answer_start": 32.5}]}),
+        "question q2", "an answer_start that is no whole number (32.5)",
     ),
     "text.json": (
         squad(GOOD, {**QUESTIONS[1], "answers": [{"text": "", "answer_start": 0}]}), "question q2", "an empty answer",

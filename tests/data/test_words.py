@@ -181,10 +181,10 @@ def test_types_of_the_model_are_types_however_few_there_are(tmp_path: Path) -> N
     "more",
     [
         "fine\tO\n\nAda\tB-PER\n",
-        "a\tN\nb\tN\nc\tN\nd\tN\n",
+        "a\tN\nb\tN\nc\tN\n",
     ],
 )
-def test_types_beside_prefixes_or_a_rare_o_are_stray(more: str, tmp_path: Path) -> None:
+def test_types_beside_prefixes_or_as_rare_an_o_are_stray(more: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="line 1: a tag that is neither O nor a type after B-"):
         read(write(tmp_path / "few.txt", FEW_NERD + more))
 
@@ -421,6 +421,23 @@ def test_tags_without_prefixes_are_taken_as_they_are(tmp_path: Path, name: str, 
     for other in ("O", "B-X"):
         with pytest.raises(UserError, match=r"line 1: a tag that is neither O nor a type .* \('PROPN'\)"):
             read(write(tmp_path / name, content.replace("PUNCT", other)))
+
+
+def test_o_may_be_one_of_many_tags_of_words(tmp_path: Path) -> None:
+    tweets = "I\tO\nlike\tV\nit\tO\n!\t,\nlove\tV\nsaw\tV\n"  # Oct27, where O are pronouns
+    table = read(write(tmp_path / "oct27.train", tweets))
+    assert (table.flat, table.tags) == (True, [["O", "V", "O", ",", "V", "V"]])
+    path = str(write(tmp_path / "oct27.dev", "I\tO\nlike\tV\nit\tO\n"))
+    dev = read_words(path, "dev", DataSettings(), tags=True, intents=False, known_tags=table.known_labels)
+    assert (dev.flat, dev.tags) == (True, [["O", "V", "O"]])
+    with pytest.raises(UserError, match=r"line 2: a tag that is neither O nor a type after B-.* \('V'\)"):
+        read_words(str(tmp_path / "oct27.train"), "dev", DataSettings(), tags=True, intents=False, known_tags=["B-PER"])
+
+
+def test_a_sentence_a_line_is_no_word_with_a_tag(tmp_path: Path) -> None:
+    atis = "BOS show flights EOS\tO O O atis_flight\nBOS to boston EOS\tO O B-city atis_flight\n"
+    with pytest.raises(UserError, match=r"line 1: a line with the words and tags of a whole sentence \('O O O atis_f"):
+        read(write(tmp_path / "atis.train.w-intent.iob", atis))
 
 
 def test_a_conll_file_has_no_intents(tmp_path: Path) -> None:

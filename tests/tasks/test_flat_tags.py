@@ -1,5 +1,6 @@
 """Tags that mark no entities, such as parts of speech: the reference is scikit-learn."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,19 @@ def test_a_metric_of_entities_is_refused_and_one_of_words_taken(tokenizer: TextT
 def test_tags_that_are_all_the_same_are_no_training_data(tokenizer: TextTokenizer, tiny_model: Path) -> None:
     with pytest.raises(UserError, match="all tags are NOUN"):
         make_task("token_classification", tokenizer, sentences([["NOUN", "NOUN"]]), tiny_model)
+
+
+def test_o_is_a_tag_of_words_to_a_model_that_learnt_it_so(tokenizer: TextTokenizer, tiny_model: Path) -> None:
+    train = sentences([["O", "VERB", "VERB"], ["O", "VERB"]])
+    task, config = make_task("token_classification", tokenizer, train, tiny_model)
+    again = TokenClassification.for_model(Config(), tokenizer, dataclasses.replace(config, facts=task.facts()))
+    assert (again.flat, again.tags, again.metric) == (True, ["O", "VERB"], "accuracy")
+    few = sentences([["O", "O", "VERB"]])  # read as types of entities, by itself
+    examples, _ = again.examples(few)
+    assert (few.flat, examples.records.table.flat, examples.records.table.tags) == (False, True, [["O", "O", "VERB"]])
+    entities, _ = make_task("token_classification", tokenizer, sentences([["O", "B-PER"]]), tiny_model)
+    with pytest.raises(UserError, match="the model knows none of its tags"):
+        entities.examples(train)
 
 
 def test_a_saved_tagger_is_used_from_the_command_line(

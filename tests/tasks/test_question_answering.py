@@ -176,7 +176,8 @@ def metrics_of(cases: list[dict[str, Any]], task: QuestionAnswering, monkeypatch
     monkeypatch.setattr("jaxlm.tasks.question_answering.find_answers", lambda *_: iter(candidates))
     names = [str(number) for number in range(len(cases))]
     answers = [[(text, 0) for text in case["truths"]] for case in cases]
-    table = QuestionTable("file", names, names, None, names, ids=names, answers=answers)
+    accepted = [case.get("accepted", []) for case in cases]
+    table = QuestionTable("file", names, names, None, names, ids=names, answers=answers, accepted=accepted)
     windows = type("Windows", (), {"table": table})()
     examples = Examples(np.zeros(0), np.zeros(0), np.arange(len(cases) + 1), {}, names, "file", records=windows)
     outputs = {"start_logits": np.zeros(0), "end_logits": np.zeros(0)}
@@ -198,6 +199,18 @@ def test_metrics_are_the_official_scripts(prepared: Prepared, monkeypatch: pytes
     for name, value in official["answerable_by_version_1"].items():
         assert found[name] == pytest.approx(value, abs=1e-9), name
     assert "NoAns_f1" not in found
+
+
+def test_answers_that_are_listed_apart_are_those_that_count(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As MRQA's official script counts: by `answers`, not by those that were found in the context."""
+    case = {"truths": ["1815"], "accepted": ["in 15"], "null_difference": 0.0}
+    cases = [case | {"prediction": "In 15"}, case | {"prediction": "1815"}]
+    found = metrics_of(cases, QuestionAnswering(STAGE, prepared.task.tokenizer, unanswerable=False), monkeypatch)
+    assert (found["exact_match"], found["f1"]) == (50.0, 50.0)
+    table = QuestionTable("file", ["q"], ["c"], None, ["1"], ids=["1"], answers=[[("1815", 0)]], accepted=[["in 15"]])
+    assert prepared.task.verdict({"answer": "1815"}, table, 0) == 'it is "in 15"'
 
 
 def test_the_threshold_is_chosen_on_dev_as_the_official_script_chooses_and_kept_in_the_model(

@@ -225,6 +225,11 @@ def test_a_label_out_of_scope_that_dev_lacks_is_an_error(tokenizer: TextTokenize
         task.examples(table(["a", "oos", "b"]))
 
 
+def test_an_unknown_label_is_told_what_is_out_of_scope(tokenizer: TextTokenizer) -> None:
+    with pytest.raises(UserError, match=r"label 'ood' is none of the model's \(a, b, and out of scope: oos\)"):
+        Classification(Config(), tokenizer, ["a", "b"], "oos").examples(table(["a", "ood"]))
+
+
 def test_f1_is_refused_where_out_of_scope_is_a_third_class(tokenizer: TextTokenizer) -> None:
     config = Config(labels=LabelSettings(out_of_scope="oos"), train=TrainSettings(metric="f1"))
     with pytest.raises(UserError, match=r"f1 is for two classes; there are 2, and what is out of scope \(oos\)"):

@@ -117,6 +117,20 @@ def outputs_of(task: Any, table: WordTable, tags: list[list[str]]) -> tuple[dict
     return {"tag": best, "tag_probability": np.full(len(best), 0.75, np.float32)}, examples
 
 
+def test_a_word_without_tokens_does_not_part_an_entity(tokenizer: TextTokenizer, tiny_model: Path) -> None:
+    """KLUE's words are characters, and spaces within names have the name's tag."""
+    words, tags = ["film", " ", "a", " ", "film", " "], ["B-PER", "I-PER", "I-PER", "O", "B-PER", "O"]
+    table = as_table([Tagged(words, tags, "")])
+    task, _ = make_task("token_classification", tokenizer, table, tiny_model)
+    outputs, examples = outputs_of(task, table, [tags])
+    (found,) = task.predictions(outputs, examples)
+    assert (found["words"], found["tags"]) == (words, tags)
+    assert [(entity["text"], entity["probability"]) for entity in found["entities"]] == [
+        ("film   a", 0.75),
+        ("film", 0.75),
+    ]
+
+
 def test_long_sentences_are_read_in_windows_and_no_word_is_lost(tokenizer: TextTokenizer, tiny_model: Path) -> None:
     rows = make_tagged(5, 0)
     long = run_on(rows, "")
