@@ -112,3 +112,17 @@ def test_characters_of_spaceless_scripts_stand_alone_and_others_do_not(tmp_path:
     assert (
         AutoTokenizer.from_pretrained(tmp_path)(f"{thai}river", add_special_tokens=False)["input_ids"] == ids.tolist()
     )
+
+
+def test_which_column_is_the_text_is_said_once_a_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "preset.py").write_text(PRESET)
+    rows = [{"question": f"what is {number}", "answer": "who knows"} for number in range(40)]
+    (tmp_path / "qa.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    text, tokenizer = str(tmp_path / "qa.jsonl"), str(tmp_path / "tokenizer")
+    prepare = ["prepare", str(tmp_path / "preset.py"), "--data.train", text, "--data.tokenizer", tokenizer]
+    for command in (
+        ["tokenizer", "--input", text, "--output", tokenizer, "--vocab_size", "100"],
+        [*prepare, "--output", str(tmp_path / "prepared"), "--workers", "1"],
+    ):
+        assert cli.main(command) == 0
+        assert capsys.readouterr().out.count(f"{text}: columns: text question; not used: answer\n") == 1
