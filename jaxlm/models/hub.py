@@ -328,6 +328,7 @@ class PretrainedModel(nnx.Module):
 
         directory, writes = Path(directory), is_writer(params)
         sources = [source(path, value) for path, value in jax.tree_util.tree_flatten_with_path(params)[0]]
+        text = config.to_json(cls.__name__)  # before anything is written: what JSON cannot hold stops here
         write_weights(directory, sources, max_shard_size, writes=writes)
         if writes:
-            replace_file(directory / "config.json", config.to_json(cls.__name__))
+            replace_file(directory / "config.json", text)

@@ -157,6 +157,13 @@ def test_parameters_outside_a_module_save_as_the_module_does(checkpoints: Checkp
         assert (tmp_path / "module" / name).read_bytes() == (tmp_path / "params" / name).read_bytes()
 
 
+def test_a_config_that_json_cannot_hold_writes_nothing(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    model = BertModel.from_pretrained(checkpoints.directory("BertModel"), facts={"when": object()})
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        model.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
 def test_a_save_replaces_the_one_before_and_leaves_nothing_else(checkpoints: Checkpoints, tmp_path: Path) -> None:
     checkpoints.model("BertModel", "relu").save_pretrained(tmp_path)
     checkpoints.model("BertModel", "tanh").save_pretrained(tmp_path)
