@@ -23,7 +23,6 @@ from jaxlm.parallel.sharding import check_model, put_params
 from jaxlm.search.index import sha256_of_model
 from jaxlm.tasks import Task, task_of
 from jaxlm.tasks.base import Metrics
-from jaxlm.tasks.embedding import Embedding
 from jaxlm.tasks.sequence import SequenceTask
 from jaxlm.training.evaluation import Evaluator
 
@@ -64,8 +63,7 @@ class Predictor:
         self._mesh, self._batch_size, self._seed = mesh, batch_size, seed
         stage = Config(data=DataSettings(max_length=self.max_length, bad_rows=bad_rows))
         self.task: Task = kind.for_model(stage, self.tokenizer, self.config)
-        whole = kind is not Embedding  # a bare encoder's pooler is not used
-        params = self.task.model_class.load_params(directory, self.config, jax.random.key(seed), whole=whole)
+        params = self.task.model_class.load_params(directory, self.config, jax.random.key(seed), whole=True)
         self._params = put_params(params, mesh)
         graphdef: nnx.GraphDef = self.task.model_class.abstract(self.config, compute_dtype(dtype, mesh))[0]
         self._evaluator = Evaluator(self.task, graphdef, mesh)

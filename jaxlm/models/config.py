@@ -136,8 +136,10 @@ class BertConfig:
         try:
             raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise CheckpointError(f"{path.parent} is no model directory: it has no config.json") from None
+            reason = refusal_of_old_layout(path.parent) or "is no model directory: it has no config.json"
+            raise CheckpointError(f"{path.parent} {reason}") from None
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            refuse_pointer(path)
             raise CheckpointError(f"{path} is not JSON: {error}") from None
         if not isinstance(raw, dict):
             raise CheckpointError(f"{path} holds no JSON object")
@@ -189,6 +191,27 @@ class BertConfig:
         values["label2id"] = {name: index for index, name in labels.items()}
         values |= {"model_type": "bert", "architectures": [architecture], "position_embedding_type": "absolute"}
         return json.dumps(values, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def refuse_pointer(path: Path) -> None:
+    """Stops at what a clone without Git LFS has in place of a file."""
+    with open(path, "rb") as file:
+        if file.read(32).startswith(b"version https://git-lfs"):
+            raise CheckpointError(f"{path} is a pointer of Git LFS and not the file: run git lfs pull in {path.parent}")
+
+
+def refusal_of_old_layout(directory: Path) -> str | None:
+    """Why a directory of sentence-transformers with its BERT in a folder (`0_BERT`) is not read; None of another."""
+    try:
+        place = json.loads((directory / "modules.json").read_text(encoding="utf-8"))[0]["path"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    if not place:
+        return None
+    return (
+        f"has its Transformer in {place}, as old sentence-transformers wrote it; move what is in {place} up, and make "
+        f'its path in modules.json ""'
+    )
 
 
 def _numbered(field: str, names: Any) -> dict[int, str]:

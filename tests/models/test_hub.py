@@ -427,6 +427,31 @@ def test_a_tensor_missing_of_a_head_that_is_there_is_named(writer: Writer) -> No
         load(BertForPreTraining, writer.safetensors(writer.tensors))
 
 
+@pytest.mark.parametrize("prefix", ["module.", "0.auto_model.", "bert."])
+def test_what_is_there_under_a_prefix_is_named_beside_what_is_missing(prefix: str, writer: Writer) -> None:
+    writer.safetensors({prefix + name: tensor for name, tensor in writer.tensors.items()})
+    with pytest.raises(
+        CheckpointError, match=rf"missing bert\..* and \d+ more; it has {prefix}\S+ and \d+ more instead"
+    ):
+        load(BertModel, writer.directory)
+
+
+def test_whole_numbers_are_no_weights(writer: Writer) -> None:
+    name = "bert.embeddings.word_embeddings.weight"
+    writer.safetensors(writer.tensors | {name: torch.ones(writer.tensors[name].shape, dtype=torch.int8)})
+    with pytest.raises(CheckpointError, match=f"{name} holds int8; jaxlm reads no quantised weights"):
+        load(BertModel, writer.directory)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"]
+)
+def test_a_pointer_of_git_lfs_is_told_from_the_file(name: str, writer: Writer) -> None:
+    (writer.directory / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(CheckpointError, match=f"{name} is a pointer of Git LFS .*: run git lfs pull"):
+        BertModel.from_pretrained(writer.directory)
+
+
 def test_a_tensor_left_over_is_named(writer: Writer) -> None:
     with pytest.raises(CheckpointError, match=r"left over bert.encoder.layer.1.adapter.weight;"):
         load(BertModel, writer.safetensors(writer.tensors | {"bert.encoder.layer.1.adapter.weight": torch.ones(2)}))
