@@ -14,7 +14,7 @@ from jaxlm.config import Config, DataSettings, Dtype
 from jaxlm.data.loader import Examples, make_batches
 from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
-from jaxlm.embed import check_ids, text_length
+from jaxlm.embed import check_finite, check_ids, text_length
 from jaxlm.errors import NoSuchColumn, UserError, WhichColumn
 from jaxlm.models import BertConfig, hub
 from jaxlm.parallel import distributed
@@ -52,6 +52,7 @@ class Predictor:
         bad_rows: Literal["error", "skip"] = "error", seed: int = 0, dtype: Dtype = "auto",
         kind: type[Task] | None = None,
     ):  # fmt: skip
+        self._name = name_or_dir
         directory = hub.resolve(name_or_dir)
         if jax.process_count() > 1:
             distributed.agree(name_or_dir, sha256_of_model(directory))
@@ -132,7 +133,9 @@ class Predictor:
             process=process,
             processes=processes,
         )
-        return self._evaluator.outputs(self._params, batches)
+        sums, outputs = self._evaluator.outputs(self._params, batches)
+        check_finite(self._name, *sums.values(), *outputs.values())
+        return sums, outputs
 
     def predict(self, table: Table) -> Iterator[dict[str, Any]]:
         """One prediction for each row of a table, in order."""

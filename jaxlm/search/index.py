@@ -32,7 +32,7 @@ from jaxlm.models import CheckpointError, hub
 from jaxlm.search.collection import Entry, Reader
 
 Embed = Callable[[Sequence[str]], np.ndarray]
-"""Texts to vectors `[texts, dimension]`."""
+"""Texts to vectors `[texts, dimension]`, of finite numbers."""
 
 _FORMAT = 2  # 1 held hashes of all files in the model's directory
 # What decides the vectors, of a plan: what is said where it differs. The model's and the documents' places do not, nor
@@ -315,8 +315,6 @@ def _embed_parts(
             with console.phase(f"embedding documents, part {number} of {len(files)}") as remarks:
                 vectors = normalised(embed([plan.document_prompt + whole_text(entry) for entry in entries]))
                 remarks.append(f"{len(entries)} documents")
-            if not np.isfinite(vectors).all():
-                raise UserError(f"{plan.model} gives vectors that are not finite numbers; it cannot be searched with")
             _save_atomically(file, vectors.astype(plan.dtype))
 
 

@@ -78,7 +78,7 @@ def run(arguments: list[str]) -> int:
     predictions = predictor.predict(table)
     if table.skipped:  # the n-th line is not of the n-th row then
         predictions = ({"row": place} | found for place, found in zip(table.places, predictions, strict=True))
-    lines = [json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in predictions]
+    lines = [json.dumps(prediction, ensure_ascii=False, allow_nan=False) + "\n" for prediction in predictions]
     if jax.process_index() != 0:
         return 0
     if args.output:

@@ -187,7 +187,7 @@ def test_what_cannot_be_computed_is_refused_by_name(saved: Path, name: str) -> N
 def test_an_encoder_in_a_folder_of_its_own_is_refused_with_what_to_do(saved: Path) -> None:
     (saved / "modules.json").write_text(json.dumps([MODULES[0] | {"path": "0_BERT"}, *MODULES[1:]]))
     (saved / "config.json").unlink()
-    with pytest.raises(CheckpointError, match="has its Transformer in 0_BERT, .*; move what is in 0_BERT up"):
+    with pytest.raises(CheckpointError, match=r"has its Transformer in 0_BERT, .*; move what is in 0_BERT up"):
         SentenceEncoder.from_pretrained(saved)
 
 
