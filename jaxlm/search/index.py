@@ -9,6 +9,7 @@ It is made in `.DIRECTORY.partial`, a part of the vectors at a time, and moved t
 stopped goes on from its last part, and nothing that is there is half an index.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -231,13 +232,15 @@ def build(directory: Path, plan: Plan, reader: Reader, load: Callable[[], Embed]
       UserError, CheckpointError: documents or model cannot be used; nothing is left behind then but vectors that were
         finished.
     """
-    if not directory.absolute().parent.is_dir():
-        raise UserError(f"--index {directory}: there is no directory {directory.parent}")
+    above = next(parent for parent in directory.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise UserError(f"--index {directory}: {above} is a file, and no directory")
     if directory.is_mount():
         raise UserError(f"--index {directory} is where a disk is mounted; name a directory in it")
     directory = directory.resolve()  # what a link names is made anew beside it
     partial = directory.absolute().with_name(f".{directory.absolute().name}.partial")
     parts = partial / "parts"
+    made = [parent for parent in partial.parents if not parent.exists()]
     begun = _unfinished(parts / "plan.json")
     if begun is not None and (change := plan.change_from(begun)) is not None:
         console.say(f"the unfinished index {partial} is thrown away: {change}")
@@ -262,6 +265,9 @@ def build(directory: Path, plan: Plan, reader: Reader, load: Callable[[], Embed]
     except (UserError, CheckpointError):
         if not any(parts.glob("*.npy")):
             shutil.rmtree(partial, ignore_errors=True)
+            with contextlib.suppress(OSError):  # of one in which something else lies by now
+                for parent in made:
+                    parent.rmdir()
         raise
     dimension = np.load(files[0], mmap_mode="r").shape[1]
     vectors = np.lib.format.open_memmap(
