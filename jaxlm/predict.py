@@ -21,7 +21,7 @@ from jaxlm.parallel import distributed
 from jaxlm.parallel.mesh import compute_dtype, row_shards, row_slice, tokens_at_once
 from jaxlm.parallel.sharding import check_model, put_params
 from jaxlm.search.index import sha256_of_model
-from jaxlm.tasks import Task, task_of
+from jaxlm.tasks import MaskedLM, Task, task_of
 from jaxlm.tasks.base import Metrics
 from jaxlm.tasks.sequence import SequenceTask
 from jaxlm.training.evaluation import Evaluator
@@ -39,7 +39,8 @@ class Predictor:
       mesh: the devices.
       batch_size: examples that are computed at once. None: what keeps the devices busy.
       max_length: where texts are cut; None for what the tokenizer's files say.
-      bad_rows: whether `evaluate` stops at a label that the model does not know, or leaves the row out.
+      bad_rows: whether `evaluate` stops at a label that the model does not know, and `to_predict` at a row that it
+        does not serve, or leaves the row out.
       dtype: what products are computed in; auto is bfloat16 on TPU and GPU, float32 on CPU.
       kind: the task to use it for, where it could serve several; None for what `task_of` finds.
 
@@ -136,6 +137,14 @@ class Predictor:
         sums, outputs = self._evaluator.outputs(self._params, batches)
         check_finite(self._name, *sums.values(), *outputs.values())
         return sums, outputs
+
+    def to_predict(self, table: Table) -> Table:
+        """The rows of a table that `predict` serves; others stop, or are counted in its `skipped`, as `bad_rows` says.
+
+        Raises:
+          UserError: of a row that it does not serve, or there are no others.
+        """
+        return self.task.to_predict(table) if isinstance(self.task, MaskedLM) else table
 
     def predict(self, table: Table) -> Iterator[dict[str, Any]]:
         """One prediction for each row of a table, in order."""

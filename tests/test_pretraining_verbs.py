@@ -65,6 +65,11 @@ def test_the_whole_road_from_text_to_a_filled_mask(tmp_path: Path, capsys: pytes
     assert cli.main(["predict", f"{run}/model", "--text", pair[0], "--text_pair", pair[1]]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["text"], answer["text_pair"]) == pair
+    held_out.write_text("the [MASK]\nthe stone\n[MASK] water\n")
+    command = ["predict", f"{run}/model", "--input", str(held_out), "--data.bad_rows", "skip"]
+    assert cli.main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["row"] for line in lines] == ["line 1", "line 3"]
     inputs = AutoTokenizer.from_pretrained(f"{run}/model")(*pair, return_tensors="pt")
     with torch.no_grad():
         logits = AutoModelForMaskedLM.from_pretrained(f"{run}/model").eval()(**inputs).logits[0]
