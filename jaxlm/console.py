@@ -91,6 +91,14 @@ class ConsoleHandler(logging.Handler):
         self._console.say(prefix + record.getMessage())
 
 
+def log_to(console: Console) -> None:
+    """Sends what the package logs, information too, to a console and nowhere else."""
+    logger = logging.getLogger("jaxlm")
+    logger.handlers = [ConsoleHandler(console)]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
 def duration(seconds: float) -> str:
     """`1:02:03`, or `2:03` below an hour."""
     whole = max(0, round(seconds))

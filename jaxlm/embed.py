@@ -66,6 +66,7 @@ class Embedder:
         directory = hub.resolve(name_or_dir)
         if jax.process_count() > 1:
             distributed.agree(name_or_dir, sha256_of_model(directory))
+        self._name = name_or_dir
         self.config = SentenceEncoder.read_config(directory)
         self.tokenizer = TextTokenizer.load(directory)
         self.max_length = text_length(self.config, self.tokenizer, max_length)
@@ -89,6 +90,7 @@ class Embedder:
 
         Raises:
           TypeError: `texts` is a single string.
+          UserError: the model gives no finite numbers, or has no embedding for a token.
         """
         if isinstance(texts, str):
             raise TypeError("a list of texts is meant, not one text")
@@ -99,6 +101,7 @@ class Embedder:
             self.truncated += encoded.truncated
             for indices, layout, found in self._run(encoded):
                 vectors[start + indices] = fetch_rows(found)[layout.row, layout.slot]
+            check_finite(self._name, vectors[start : start + _AT_ONCE])
         return vectors
 
     def _run(self, encoded: Encoded) -> Iterator[tuple[np.ndarray, Layout, jax.Array]]:
@@ -189,6 +192,16 @@ def check_ids(config: Any, tokenizer: TextTokenizer, input_ids: np.ndarray, toke
         )
     if int(token_type_ids.max(initial=0)) >= config.type_vocab_size:
         raise UserError("the model has one token type (type_vocab_size 1) and reads no pairs of texts")
+
+
+def check_finite(model: str, *results: np.ndarray | float) -> None:
+    """Makes sure that what a model gave are numbers; of weights that are none, nothing else would tell.
+
+    Raises:
+      UserError: one is infinite or not a number.
+    """
+    if not all(np.isfinite(result).all() for result in results):
+        raise UserError(f"{model} gives results that are not finite numbers: its weights are damaged, or overflow")
 
 
 def text_length(config: Any, tokenizer: TextTokenizer, asked: int | None) -> int:

@@ -14,7 +14,7 @@ from jaxlm.data.columns import Known
 from jaxlm.data.loader import Examples, make_batches
 from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
-from jaxlm.embed import check_ids, text_length
+from jaxlm.embed import check_finite, check_ids, text_length
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, hub
 from jaxlm.parallel import distributed
@@ -23,7 +23,6 @@ from jaxlm.parallel.sharding import check_model, put_params
 from jaxlm.search.index import sha256_of_model
 from jaxlm.tasks import Task, task_of
 from jaxlm.tasks.base import Metrics
-from jaxlm.tasks.embedding import Embedding
 from jaxlm.tasks.sequence import SequenceTask
 from jaxlm.training.evaluation import Evaluator
 
@@ -40,7 +39,8 @@ class Predictor:
       mesh: the devices.
       batch_size: examples that are computed at once. None: what keeps the devices busy.
       max_length: where texts are cut; None for what the tokenizer's files say.
-      bad_rows: whether `evaluate` stops at a label that the model does not know, or leaves the row out.
+      bad_rows: whether `evaluate` stops at a label that the model does not know, and `to_predict` at a row that it
+        does not serve, or leaves the row out.
       dtype: what products are computed in; auto is bfloat16 on TPU and GPU, float32 on CPU.
       kind: the task to use it for, where it could serve several; None for what `task_of` finds.
 
@@ -53,6 +53,7 @@ class Predictor:
         bad_rows: Literal["error", "skip"] = "error", seed: int = 0, dtype: Dtype = "auto",
         kind: type[Task] | None = None,
     ):  # fmt: skip
+        self._name = name_or_dir
         directory = hub.resolve(name_or_dir)
         if jax.process_count() > 1:
             distributed.agree(name_or_dir, sha256_of_model(directory))
@@ -64,8 +65,7 @@ class Predictor:
         self._mesh, self._batch_size, self._seed = mesh, batch_size, seed
         stage = Config(data=DataSettings(max_length=self.max_length, bad_rows=bad_rows))
         self.task: Task = kind.for_model(stage, self.tokenizer, self.config)
-        whole = kind is not Embedding  # a bare encoder's pooler is not used
-        params = self.task.model_class.load_params(directory, self.config, jax.random.key(seed), whole=whole)
+        params = self.task.model_class.load_params(directory, self.config, jax.random.key(seed), whole=True)
         self._params = put_params(params, mesh)
         graphdef: nnx.GraphDef = self.task.model_class.abstract(self.config, compute_dtype(dtype, mesh))[0]
         self._evaluator = Evaluator(self.task, graphdef, mesh)
@@ -119,7 +119,13 @@ class Predictor:
             process=process,
             processes=processes,
         )
-        return self._evaluator.outputs(self._params, batches)
+        sums, outputs = self._evaluator.outputs(self._params, batches)
+        check_finite(self._name, *sums.values(), *outputs.values())
+        return sums, outputs
+
+    def to_predict(self, table: Table) -> Table:
+        """The rows of a table that `predict` serves; see `Task.to_predict`."""
+        return self.task.to_predict(table)
 
     def predict(self, table: Table) -> Iterator[dict[str, Any]]:
         """One prediction for each row of a table, in order."""

@@ -1,12 +1,11 @@
 """What every verb that computes does first."""
 
 import importlib.util
-import logging
 import os
 from typing import TextIO
 
 from jaxlm.config import MeshSettings
-from jaxlm.console import Console, ConsoleHandler
+from jaxlm.console import Console, log_to
 from jaxlm.parallel import cluster, distributed
 from jaxlm.parallel.topologies import LIBTPU_WITHOUT_TPU
 
@@ -28,8 +27,5 @@ def start_jax(mesh: MeshSettings, stream: TextIO | None = None) -> Console:
     import jax
 
     console = Console(stream, speaks=jax.process_index() == 0)
-    logger = logging.getLogger("jaxlm")
-    logger.handlers = [ConsoleHandler(console)]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    log_to(console)
     return console

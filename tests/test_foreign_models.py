@@ -95,12 +95,14 @@ def test_several_numbers_for_a_text_are_not_cut_to_the_first(foreign: Path) -> N
         Predictor(str(foreign), make_mesh(1))
 
 
-def test_nothing_is_predicted_with_weights_drawn_at_random(foreign: Path) -> None:
+def test_nothing_is_predicted_with_weights_drawn_at_random(foreign: Path, caplog: pytest.LogCaptureFixture) -> None:
     weights = load_file(foreign / "model.safetensors")
     save_file({name: w for name, w in weights.items() if "pooler" not in name}, foreign / "model.safetensors")
     with pytest.raises(CheckpointError, match="has no pooler, without which its output means nothing"):
         Predictor(str(foreign), make_mesh(1))
-    Embedder(str(foreign), make_mesh(1))  # means of tokens need none
+    caplog.clear()
+    Embedder(str(foreign), make_mesh(1))
+    assert "at random" not in caplog.text  # means of tokens have no use for a pooler
 
 
 def test_modules_make_a_sentence_encoder_of_a_masked_lm(tiny_model: Path, tmp_path: Path) -> None:
@@ -128,3 +130,31 @@ def test_what_a_sentence_encoder_asks_of_its_user_is_said(
         Embedder(str(directory), make_mesh(1))
     assert "has prompts (query 'query: '): they are put before texts where you ask for it" in caplog.text
     assert "vectors are compared by dot; search, predict and evaluate compare by cosine" in caplog.text
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_told_by_every_use(foreign: Path, tmp_path: Path, value: float) -> None:
+    weights = load_file(foreign / "model.safetensors")
+    weights["bert.encoder.layer.1.output.dense.bias"][0] = value
+    save_file(weights, foreign / "model.safetensors")
+    (tmp_path / "x.tsv").write_text("text\tlabel\na text\t0\nb text\t1\n")
+    predictor = Predictor(str(foreign), make_mesh(1))
+    table = predictor.read(str(tmp_path / "x.tsv"), DataSettings())
+    embedder = Embedder(str(foreign), make_mesh(1))
+    for use in (
+        lambda: list(predictor.predict(table)),
+        lambda: predictor.evaluate(table),
+        lambda: embedder(["a text"]),
+    ):
+        with pytest.raises(UserError, match=f"{foreign} gives results that are not finite numbers"):
+            use()
+    masked = tmp_path / "masked"
+    shutil.copytree(foreign, masked)
+    config = BertConfig.from_json(masked / "config.json")
+    params = BertForMaskedLM.initial_params(config, jax.random.key(0))
+    params["mlm"]["bias"] = np.full_like(params["mlm"]["bias"], value)
+    BertForMaskedLM.save_params(masked, config, params)
+    predictor = Predictor(str(masked), make_mesh(1))
+    (tmp_path / "x.txt").write_text("a text\nb text\n")
+    with pytest.raises(UserError, match="not finite numbers"):  # of sums, where a task gives no more
+        predictor.evaluate(predictor.read(str(tmp_path / "x.txt"), DataSettings()))

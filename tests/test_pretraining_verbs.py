@@ -65,6 +65,11 @@ def test_the_whole_road_from_text_to_a_filled_mask(tmp_path: Path, capsys: pytes
     assert cli.main(["predict", f"{run}/model", "--text", pair[0], "--text_pair", pair[1]]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["text"], answer["text_pair"]) == pair
+    held_out.write_text("the [MASK]\nthe stone\n[MASK] water\n")
+    command = ["predict", f"{run}/model", "--input", str(held_out), "--data.bad_rows", "skip"]
+    assert cli.main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["row"] for line in lines] == ["line 1", "line 3"]
     inputs = AutoTokenizer.from_pretrained(f"{run}/model")(*pair, return_tensors="pt")
     with torch.no_grad():
         logits = AutoModelForMaskedLM.from_pretrained(f"{run}/model").eval()(**inputs).logits[0]
@@ -112,3 +117,17 @@ def test_characters_of_spaceless_scripts_stand_alone_and_others_do_not(tmp_path:
     assert (
         AutoTokenizer.from_pretrained(tmp_path)(f"{thai}river", add_special_tokens=False)["input_ids"] == ids.tolist()
     )
+
+
+def test_which_column_is_the_text_is_said_once_a_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "preset.py").write_text(PRESET)
+    rows = [{"question": f"what is {number}", "answer": "who knows"} for number in range(40)]
+    (tmp_path / "qa.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    text, tokenizer = str(tmp_path / "qa.jsonl"), str(tmp_path / "tokenizer")
+    prepare = ["prepare", str(tmp_path / "preset.py"), "--data.train", text, "--data.tokenizer", tokenizer]
+    for command in (
+        ["tokenizer", "--input", text, "--output", tokenizer, "--vocab_size", "100"],
+        [*prepare, "--output", str(tmp_path / "prepared"), "--workers", "1"],
+    ):
+        assert cli.main(command) == 0
+        assert capsys.readouterr().out.count(f"{text}: columns: text question; not used: answer\n") == 1

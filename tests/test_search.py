@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -349,7 +350,8 @@ def test_wrong_files_are_one_clear_line_and_leave_nothing_behind(
         assert cli.main(arguments) == 2, arguments
         error = capsys.readouterr().err
         assert message in error, arguments
-        assert [line[:7] for line in error.splitlines() if not line.startswith(("making", "reading"))] == ["error: "]
+        expected = re.compile("making|reading|.*: no column names: ids are")
+        assert [line[:7] for line in error.splitlines() if not expected.match(line)] == ["error: "]
 
     for name, (content, message, _) in DOCUMENT_FILES.items():
         file = tmp_path / name.split()[0]
@@ -366,7 +368,7 @@ def test_wrong_files_are_one_clear_line_and_leave_nothing_behind(
     model, queries = str(folder / "model"), str(folder / "queries.tsv")
     answered(["search", model, "--documents", good, "--index", str(tmp_path / "full")], "is not empty and holds no")
     answered(["search", model, "--documents", good, "--index", good], "is a file; a directory is meant")
-    answered(["search", model, "--documents", good, "--index", str(tmp_path / "a" / "b")], "there is no directory")
+    answered(["search", model, "--documents", good, "--index", f"{good}/b"], "documents.tsv is a file, and no")
     answered(["search", model, "--documents", str(tmp_path / "*.tsv"), "--index", str(tmp_path / "x")], "no such file")
     answered(["search", str(tmp_path), "--documents", good, "--index", str(tmp_path / "x")], "no config.json")
     answered(asking(folder, "--queries", queries, "--qrels", str(tmp_path / "qrels")), "ids have to agree")

@@ -6,6 +6,8 @@ dirt, and what is counted:
 - bytes that are no UTF-8 become U+FFFD, which a BERT tokenizer drops (or stop with file and line: `data.bad_rows`);
 - a byte-order mark is taken off; CR LF counts as LF; control characters are left to the tokenizer, which drops them;
 - an empty document, a line that is no JSON object, a row without text is left out.
+
+The text is in one column of a file, found by its head and said; a text that is a list of sentences is joined.
 """
 
 import glob
@@ -20,10 +22,11 @@ from typing import Any, NamedTuple
 
 from jaxlm.config import DataSettings
 from jaxlm.data import files
-from jaxlm.data.columns import TEXT_NAMES
+from jaxlm.data.columns import TEXT_NAMES, Columns, value_of
 from jaxlm.data.header import looks_like_header
 from jaxlm.data.schemes import is_scheme, scheme_rows
-from jaxlm.errors import UserError
+from jaxlm.data.sources import keys_of
+from jaxlm.errors import UserError, WhichColumn
 
 log = logging.getLogger("jaxlm")
 
@@ -45,6 +48,7 @@ class Piece(NamedTuple):
     document: int  # its number within the file, from 0
     piece: int  # its number within the document, from 0
     offset: int  # where it begins in the (decompressed) file: bytes, or rows
+    column: str | None = None  # of a line of jsonl: the key of its text
 
 
 def expand(spec: str, flag: str = "--data.train") -> list[str]:
@@ -72,11 +76,14 @@ def expand(spec: str, flag: str = "--data.train") -> list[str]:
     return sources
 
 
-def pieces(source: str, number: int, settings: DataSettings) -> Iterator[Piece]:
+def pieces(source: str, number: int, settings: DataSettings, *, tell: bool = True) -> Iterator[Piece]:
     """The documents of a source in order, long ones in several pieces.
 
+    Args:
+      tell: say which column is the text, where there are others.
+
     Raises:
-      UserError: the source cannot be read.
+      UserError: the source cannot be read, or which column is the text has to be told.
     """
     if is_scheme(source):
         rows: Iterator[files.Row] = scheme_rows(source, "train")
@@ -84,65 +91,89 @@ def pieces(source: str, number: int, settings: DataSettings) -> Iterator[Piece]:
         yield from _txt(Path(source), number, settings.documents)
         return
     elif kind == ".jsonl":
+        # Read anew for its head, as lines that are no objects may be many before it, and lines go to others unread.
+        objects = (row for row in files.read_rows(Path(source)) if not row.problem)
+        key = _column(source, keys_of(itertools.islice(objects, _HEAD)), None, settings, tell=tell)
         for document, (offset, line) in enumerate(_lines(Path(source))):
-            yield Piece(line, number, document, 0, offset)
+            yield Piece(line, number, document, 0, offset, key)
         return
     else:
         rows = files.read_rows(Path(source))
-    head = list(itertools.islice(rows, _HEAD))
-    column, header = _column(source, [row for row in head if isinstance(row.values, list) and row.values], settings)
+    head: list[files.Row] = []
+    readable: list[files.Row] = []
+    while len(readable) < _HEAD and (row := next(rows, None)) is not None:
+        head.append(row)
+        readable += [row] * bool(row.values)
+    header: Any = None
+    if readable and isinstance(readable[0].values, dict):
+        names = keys_of(row for row in readable if isinstance(row.values, dict))
+    else:
+        names = list(range(len(readable[0].values))) if readable else []
+        header = _header(source, readable, settings) if readable else None
+    column = _column(source, names, header, settings, tell=tell)
     for row in itertools.chain(head, rows):
         if row.values != header:
             yield Piece(_row_text(source, row, column, settings), number, row.line - 1, 0, row.line)
         header = None if row.values == header else header
 
 
-def _column(source: str, rows: list[files.Row], settings: DataSettings) -> tuple[int, Any]:
-    """Where the text is in rows without keys, and the first of them where it has the names of columns."""
-    if not rows:
-        return 0, None
-    asked, names = settings.text, [str(value).strip() for value in rows[0].values]
-    known = asked in names or any(name.lower() in TEXT_NAMES for name in names)
-    if settings.header == "yes" or (settings.header == "auto" and (known or looks_like_header(source, rows, settings))):
-        lowered = [name.lower() for name in names]
-        usual = [lowered.index(name) for name in TEXT_NAMES if name in lowered]
-        place = names.index(asked) if asked in names else usual[0] if usual and asked is None else None
-        header = rows[0].values
-    else:
-        place, header = None, None
-    if asked is not None and asked.isdigit() and place is None and int(asked) < len(names):
-        place = int(asked)
-    if asked is None and place is None and len(names) == 1:
-        place = 0
-    if place is None:
-        offer = ", ".join(names) if header else f"{len(names)} without names"
-        raise UserError(
-            f"{source}: which column is the text? Columns: {offer} - --data.text takes a name or a position"
-        )
-    return place, header
+def _header(source: str, rows: list[files.Row], settings: DataSettings) -> list[Any] | None:
+    """The first of rows without keys, where it has the names of columns."""
+    first: Any = rows[0].values
+    names = [str(value).strip() for value in first]
+    known = settings.text in names or any(name.lower() in TEXT_NAMES for name in names)
+    auto = settings.header == "auto" and (known or looks_like_header(source, rows, settings))
+    return first if settings.header == "yes" or auto else None
 
 
-def _row_text(source: str, row: files.Row, column: int, settings: DataSettings) -> str:
-    if row.problem:
-        if settings.bad_rows == "error":
-            raise UserError(f"{source}, line {row.line}: {row.problem}; or leave such rows out: --data.bad_rows skip")
-        return ""
-    if isinstance(row.values, dict):
-        return _text_of(row.values, settings.text, f"{source}, row {row.line}")
-    return str(row.values[column]) if column < len(row.values) else ""
+def _column(source: str, names: list[Any], header: list[Any] | None, settings: DataSettings, *, tell: bool) -> Any:
+    """The column of the text, a key or a position; None where no row has any.
+
+    Raises:
+      UserError: it has to be told, or is not there.
+    """
+    if not names:
+        return None
+    columns = Columns(source, names, None if header is None else [str(value).strip() for value in header])
+    found = columns.find("text", settings.text, TEXT_NAMES)
+    if found is None and len(names) > 1:
+        raise WhichColumn(f"{source}: which column is the text? {columns.offer('text')}")
+    column = names[0] if found is None else found
+    if tell:
+        columns.say({"text": column})
+    return column
 
 
-def _text_in(values: dict, column: str | None) -> Any:
-    """The cell of the text's column; None where there is none."""
-    return values.get(next((name for name in TEXT_NAMES if name in values), None) if column is None else column)
+def _row_text(source: str, row: files.Row, column: Any, settings: DataSettings) -> str:
+    problem = row.problem
+    if not problem and column is not None and isinstance(row.values, dict) != isinstance(column, str):
+        problem = "an object among lists" if isinstance(row.values, dict) else "a list among objects"
+    if not problem:
+        try:
+            return _text_of(row, column)
+        except ValueError as error:
+            problem = str(error)
+    if settings.bad_rows == "error":
+        raise UserError(f"{source}, {row.place}: {problem}; or leave such rows out: --data.bad_rows skip")
+    return ""
 
 
-def _text_of(values: dict, column: str | None, place: str) -> str:
+def _text_of(row: files.Row, column: Any) -> str:
+    """A row's text, "" where it is null; `ValueError`, which says what is wrong, where there is none."""
     if column is None:
-        column = next((name for name in TEXT_NAMES if name in values), None)
-    if column is None or column not in values:
-        raise UserError(f"{place}: which of {', '.join(map(str, values))} is the text? Choose with --data.text NAME")
-    return values[column] if isinstance(values[column], str) else ""
+        return ""
+    if isinstance(row.values, dict) and column not in row.values:
+        raise ValueError(f"a column is missing ({column})")
+    text = joined(value_of(row, column))
+    if text is not None and not isinstance(text, str):
+        raise ValueError(f"text that is no string ({repr(text)[:60]})")
+    return text or ""
+
+
+def joined(text: Any) -> Any:
+    """A text that is a list of sentences, as one string; anything else as it is."""
+    is_list = isinstance(text, list) and all(isinstance(sentence, str) for sentence in text)
+    return " ".join(text) if is_list else text
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
@@ -249,16 +280,15 @@ class Reader:
                         raise UserError(f"{self._place(piece)}: {problem}; or leave such out: --data.bad_rows skip")
                     self.dropped["no JSON object"] += 1
                     return None
-                found = _text_in(values, self._settings.text)
-                if found is None and (strict or piece.document == 0):
-                    text = _text_of(values, self._settings.text, self._place(piece))  # asks which column it is
-                elif found is not None and not isinstance(found, str) and strict:
-                    raise UserError(f"{self._place(piece)}: text that is no string ({str(found)[:60]!r})")
-                elif not isinstance(found, str):
+                try:
+                    text = _text_of(files.Row(0, values), piece.column)
+                except ValueError as error:
+                    if strict:
+                        raise UserError(
+                            f"{self._place(piece)}: {error}; or leave such rows out: --data.bad_rows skip"
+                        ) from None
                     self.dropped["no text"] += 1
                     return None
-                else:
-                    text = found
         if not text.strip():
             if piece.piece == 0:
                 self.dropped["empty"] += 1

@@ -145,15 +145,14 @@ class TextTokenizer:
         """
         directory = Path(directory)
         try:
-            settings = _read_json(directory / "special_tokens_map.json") | _read_json(
-                directory / "tokenizer_config.json"
-            )
+            settings = _stated(directory / "special_tokens_map.json") | _stated(directory / "tokenizer_config.json")
             settings = {key: value["content"] if isinstance(value, dict) and "content" in value else value
                         for key, value in settings.items()}  # fmt: skip
             model = _read_json(directory / "config.json")
             kind = settings.get("tokenizer_class") or model.get("tokenizer_class")
             _refuse_morphemes(settings, kind)
             if (directory / "tokenizer.json").is_file():
+                _refuse_pointer(directory / "tokenizer.json")
                 backend = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
                 is_bert = kind in _BERT_TOKENIZERS if kind else model.get("model_type") == "bert"
                 if is_bert and isinstance(backend.normalizer, normalizers.BertNormalizer):
@@ -162,6 +161,7 @@ class TextTokenizer:
                     backend.post_processor = _post_processor(backend, settings)
                 return cls(backend, settings)
             if (directory / "vocab.txt").is_file():
+                _refuse_pointer(directory / "vocab.txt")
                 lines = (directory / "vocab.txt").read_text(encoding="utf-8").split("\n")
                 vocab = {token.rstrip("\r"): number for number, token in enumerate(lines) if token.rstrip("\r")}
                 backend = _bert_backend(vocab, settings)
@@ -306,8 +306,23 @@ def _bert_backend(vocab: dict[str, int], settings: dict) -> tokenizers.Tokenizer
     return backend
 
 
+def _refuse_pointer(path: Path) -> None:
+    """Stops at what a clone without Git LFS has in place of a file (`jaxlm.models.config` does so, too)."""
+    with open(path, "rb") as file:
+        if file.read(32).startswith(b"version https://git-lfs"):
+            raise UserError(f"{path.name} is a pointer of Git LFS and not the file: run git lfs pull there")
+
+
+def _stated(path: Path) -> dict[str, Any]:
+    """The settings of a file; one that is null has its default."""
+    return {key: value for key, value in _read_json(path).items() if value is not None}
+
+
 def _read_json(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    _refuse_pointer(path)
+    content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} holds no JSON object")
     return content

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,12 +21,19 @@ class CheckpointError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Pooling:
-    """How a `SentenceEncoder` makes one vector of a text."""
+    """How a `SentenceEncoder` makes one vector of a text. `CheckpointError` where that is none that it computes."""
 
     mode: PoolingMode = "mean"  # of all tokens, [CLS] and [SEP] included, or the first one, [CLS]
     normalize: bool = False  # to length 1
     max_length: int | None = None  # tokens where a text is cut; None: what the tokenizer's files say
     prompts: tuple[tuple[str, str], ...] = ()  # by name, for its users: nothing here puts one before a text
+
+    def __post_init__(self):
+        if self.mode not in get_args(PoolingMode):
+            raise CheckpointError(f"pooling mode {self.mode!r} is not one of {', '.join(get_args(PoolingMode))}")
+        length = self.max_length
+        if length is not None and (not isinstance(length, int) or isinstance(length, bool) or length < 3):
+            raise CheckpointError(f"pooling max_length is {length!r}; a number of tokens is meant, at least 3")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +63,7 @@ class BertConfig:
         dataclasses.field(  # not hashed: a model's GraphDef holds its config, and jax.jit hashes it
             default_factory=lambda: {0: "LABEL_0", 1: "LABEL_1"}, hash=False
         )
-    )
+    )  # a list of names serves, too
     id2intent: dict[int, str] = dataclasses.field(default_factory=dict, compare=False)
     """The intents of `BertForIntentAndSlots`, whose `id2label` are the tags of slots. No field of transformers."""
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
@@ -104,6 +112,10 @@ class BertConfig:
                 continue
             if not isinstance(rate, int | float) or not 0 <= rate < 1:
                 raise CheckpointError(f"{name} is {rate!r}; a dropout rate lies in [0, 1)")
+        for name in ("id2label", "id2intent"):
+            object.__setattr__(self, name, _numbered(name, getattr(self, name)))
+        if not self.id2label:
+            raise CheckpointError("id2label names no class")
 
     @property
     def head_dim(self) -> int:
@@ -124,8 +136,10 @@ class BertConfig:
         try:
             raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise CheckpointError(f"{path.parent} is no model directory: it has no config.json") from None
+            reason = refusal_of_old_layout(path.parent) or "is no model directory: it has no config.json"
+            raise CheckpointError(f"{path.parent} {reason}") from None
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            refuse_pointer(path)
             raise CheckpointError(f"{path} is not JSON: {error}") from None
         if not isinstance(raw, dict):
             raise CheckpointError(f"{path} holds no JSON object")
@@ -147,16 +161,8 @@ class BertConfig:
         values["facts"] = facts if isinstance(facts, dict) else {}
         values["score_activation"] = _score_activation(path, raw)
         for key in ("id2label", "id2intent"):
-            if labels := raw.get(key):
-                try:
-                    values[key] = dict(sorted((int(index), str(name)) for index, name in labels.items()))
-                except (AttributeError, ValueError):
-                    raise CheckpointError(f"{path}: {key} is {labels!r}; it must map class numbers to names") from None
-                if list(values[key]) != list(range(len(labels))):
-                    raise CheckpointError(f"{path}: {key} numbers its classes {list(values[key])}, not 0, 1, 2, ...")
-                names = list(values[key].values())
-                if twice := sorted({name for name in names if names.count(name) > 1}):
-                    raise CheckpointError(f"{path}: {key} gives several classes the name {twice[0]!r}")
+            if raw.get(key):
+                values[key] = raw[key]
         if "id2label" not in values and isinstance(raw.get("num_labels"), int):
             values["id2label"] = {index: f"LABEL_{index}" for index in range(raw["num_labels"])}
         try:
@@ -185,6 +191,41 @@ class BertConfig:
         values["label2id"] = {name: index for index, name in labels.items()}
         values |= {"model_type": "bert", "architectures": [architecture], "position_embedding_type": "absolute"}
         return json.dumps(values, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def refuse_pointer(path: Path) -> None:
+    """Stops at what a clone without Git LFS has in place of a file."""
+    with open(path, "rb") as file:
+        if file.read(32).startswith(b"version https://git-lfs"):
+            raise CheckpointError(f"{path} is a pointer of Git LFS and not the file: run git lfs pull in {path.parent}")
+
+
+def refusal_of_old_layout(directory: Path) -> str | None:
+    """Why a directory of sentence-transformers with its BERT in a folder (`0_BERT`) is not read; None of another."""
+    try:
+        place = json.loads((directory / "modules.json").read_text(encoding="utf-8"))[0]["path"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    if not place:
+        return None
+    return (
+        f"has its Transformer in {place}, as old sentence-transformers wrote it; move what is in {place} up, and make "
+        f'its path in modules.json ""'
+    )
+
+
+def _numbered(field: str, names: Any) -> dict[int, str]:
+    """The names of classes in order, each with its number."""
+    given = dict(enumerate(names)) if isinstance(names, list | tuple) else names
+    try:
+        found = dict(sorted((int(number), str(name)) for number, name in given.items()))
+    except (AttributeError, TypeError, ValueError):
+        raise CheckpointError(f"{field} is {names!r}; it must map class numbers to names") from None
+    if list(found) != list(range(len(given))):
+        raise CheckpointError(f"{field} numbers its classes {list(found)}, not 0, 1, 2, ...")
+    if twice := sorted(name for name, count in Counter(found.values()).items() if count > 1):
+        raise CheckpointError(f"{field} gives several classes the name {twice[0]!r}")
+    return found
 
 
 def _score_activation(path: Path, raw: dict[str, Any]) -> str | None:

@@ -17,7 +17,7 @@ from flax import nnx
 
 from jaxlm.models.attention import gather_tokens
 from jaxlm.models.bert import BertModel, Inputs
-from jaxlm.models.config import BertConfig, CheckpointError, Pooling, PoolingMode
+from jaxlm.models.config import BertConfig, CheckpointError, Pooling, PoolingMode, refusal_of_old_layout
 from jaxlm.models.heads import first_tokens
 from jaxlm.models.hub import PretrainedModel
 from jaxlm.models.products import precision_of
@@ -42,6 +42,8 @@ class SentenceEncoderOutput(NamedTuple):
 
 class SentenceEncoder(PretrainedModel):
     """BERT, and one vector for all tokens of an example: their mean or the first one's, as `config.pooling` says."""
+
+    _unread = ("pooler",)
 
     def __init__(self, config: BertConfig, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
         self.config = config
@@ -133,8 +135,8 @@ def read_pooling(directory: Path, hidden_size: int) -> Pooling | None:
             raise CheckpointError(f"{path} has a module {kind}{where}; jaxlm computes Transformer, Pooling, Normalize")
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise CheckpointError(f"{path} lists {', '.join(kinds)}; jaxlm reads Transformer, Pooling and then Normalize")
-    if places[0][1]:
-        raise CheckpointError(f"{path} has its Transformer in {places[0][1]}; jaxlm reads it beside modules.json")
+    if (reason := refusal_of_old_layout(directory)) is not None:
+        raise CheckpointError(f"{directory} {reason}")
     mode = _read_mode(directory / places[1][1] / "config.json", hidden_size)
     prompts = _read_prompts(directory / "config_sentence_transformers.json", normalised="Normalize" in kinds)
     return Pooling(mode, "Normalize" in kinds, _read_max_length(directory), prompts)
@@ -180,7 +182,7 @@ def _read_max_length(directory: Path) -> int | None:
     values = _read_object(path) if path.is_file() else {}
     if values.get("do_lower_case"):
         tokenizer = directory / "tokenizer_config.json"
-        if tokenizer.is_file() and not _read_object(tokenizer).get("do_lower_case", True):  # BERT's default
+        if tokenizer.is_file() and _read_object(tokenizer).get("do_lower_case") is False:  # left out or null: BERT's
             raise CheckpointError(f"{path}: do_lower_case is on, and the tokenizer keeps capitals; jaxlm goes by it")
     length = values.get("max_seq_length")
     if length is not None and (not isinstance(length, int) or isinstance(length, bool) or length < 3):

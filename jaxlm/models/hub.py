@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxlm.models.config import BertConfig, CheckpointError
+from jaxlm.models.config import BertConfig, CheckpointError, refuse_pointer
 from jaxlm.models.names import CLASSIFIERS, canonical, head_of, rules_for
 from jaxlm.models.torch_pickle import read_torch_checkpoint
 from jaxlm.models.weights import INDEX, MAX_SHARD_SIZE, SINGLE, Source, is_writer, replace_file, whole, write_weights
@@ -96,6 +96,7 @@ def _weight_files(directory: Path) -> list[Path]:
     found = next((name for name in WEIGHT_FILES if (directory / name).is_file()), None)
     if found is None:
         raise CheckpointError(f"{directory} holds no weights (looked for {', '.join(WEIGHT_FILES)})")
+    refuse_pointer(directory / found)
     if not found.endswith(".index.json"):
         return [directory / found]
     try:
@@ -105,6 +106,7 @@ def _weight_files(directory: Path) -> list[Path]:
     for name in shards:
         if not (directory / name).is_file():
             raise CheckpointError(f"{directory / found} names the shard {name}, which is not there")
+        refuse_pointer(directory / name)
     return [directory / name for name in shards]
 
 
@@ -144,7 +146,8 @@ def match(tensors: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]], co
       checkpoint that this model has no use for.
 
     Raises:
-      CheckpointError: a tensor is missing, left over, of the wrong shape, or a tied tensor is not tied.
+      CheckpointError: a tensor is missing, left over, of the wrong shape or of whole numbers, or a tied tensor is not
+        tied.
     """
     given = {canonical(name): tensor for name, tensor in tensors.items()}
     given.pop("bert.embeddings.position_ids", None)  # a buffer of older transformers: 0, 1, 2, ...
@@ -180,13 +183,17 @@ def match(tensors: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]], co
                 remedy = "; a new classifier starts with new_heads=True, in a run with --model.new_head"
                 remedy = remedy if head_of(name) in CLASSIFIERS else ""
                 raise CheckpointError(f"{source}: {name} has shape {part.shape}, the config asks for {want}{remedy}")
+            if not jnp.issubdtype(part.dtype, jnp.floating):
+                raise CheckpointError(f"{source}: {name} holds {part.dtype}; jaxlm reads no quantised weights")
         params[ours] = np.ascontiguousarray(rule.load(config, [part.astype(np.float32) for part in parts]))
-    if missing:
-        raise CheckpointError(f"{source}: missing {_some(missing)}")
-    used = {name for ours in params for name in rules[ours].theirs}
+    used = {name for ours in shapes for name in rules[ours].theirs}
     left = [name for name in given if name not in used]
+    unknown = [name for name in left if head_of(name) is None]
+    if missing:
+        instead = f"; it has {_some(unknown, 1)} instead" if unknown else ""
+        raise CheckpointError(f"{source}: missing {_some(missing)}{instead}")
     unused_heads = sorted({head for name in left if (head := head_of(name)) is not None})
-    if unknown := [name for name in left if head_of(name) is None]:
+    if unknown:
         raise CheckpointError(f"{source}: left over {_some(unknown)}; config.json describes a smaller or another model")
     return params, fresh, unused_heads
 
@@ -200,6 +207,7 @@ class PretrainedModel(nnx.Module):
 
     config: BertConfig
     _prefix: ClassVar[str] = ""  # what this model's parameter names lack of the table's
+    _unread: ClassVar[tuple[str, ...]] = ()  # heads that this model has and makes no use of
 
     def __init__(self, config: BertConfig, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
         raise NotImplementedError(f"{type(self).__name__} is no model of its own")
@@ -242,13 +250,13 @@ class PretrainedModel(nnx.Module):
         shapes = {name: leaf.shape for name, (_, leaf) in zip(names, leaves, strict=True)}
         params, fresh, unused = match(read_tensors(directory), shapes, config, str(directory), new_heads=new_heads)
         if fresh:
-            heads = sorted({str(head_of(name)) for name in fresh})
-            lacking = " and no ".join(heads)
-            if whole:
+            lacking = " and no ".join(sorted({str(head_of(name)) for name in fresh}.difference(cls._unread)))
+            if lacking and whole:
                 raise CheckpointError(f"{directory} has no {lacking}, without which its output means nothing")
-            # Who has not asked for information has to hear this all the same.
-            level = logging.INFO if log.isEnabledFor(logging.INFO) else logging.WARNING
-            log.log(level, "%s has no %s that serves here: initialised at random", directory, lacking)
+            if lacking:
+                # Who has not asked for information has to hear this all the same.
+                level = logging.INFO if log.isEnabledFor(logging.INFO) else logging.WARNING
+                log.log(level, "%s has no %s that serves here: initialised at random", directory, lacking)
 
             @jax.jit
             def draw(key: jax.Array) -> dict[str, jax.Array]:
@@ -328,6 +336,7 @@ class PretrainedModel(nnx.Module):
 
         directory, writes = Path(directory), is_writer(params)
         sources = [source(path, value) for path, value in jax.tree_util.tree_flatten_with_path(params)[0]]
+        text = config.to_json(cls.__name__)  # before anything is written: what JSON cannot hold stops here
         write_weights(directory, sources, max_shard_size, writes=writes)
         if writes:
-            replace_file(directory / "config.json", config.to_json(cls.__name__))
+            replace_file(directory / "config.json", text)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from jaxlm.config import DataSettings
 from jaxlm.data import files
-from jaxlm.data.corpus import expand
+from jaxlm.data.corpus import expand, joined
 from jaxlm.data.files import Row
 from jaxlm.data.header import looks_like_header
 from jaxlm.data.labels import label_name
@@ -39,6 +39,7 @@ class Columns:
     title: Sequence[str]
     text: Sequence[str]
     remedy: tuple[str, str]  # how a column of ids, or of the text, is told where none has a usual name
+    unnamed: str  # how columns are told where the file has no names for them
     chosen: tuple[str | None, str | None, str | None] = (None, None, None)  # id, title, text: a name, or a position
     judged: bool = False  # by ids of other files: numbers of lines are no ids where columns have names
 
@@ -51,6 +52,7 @@ DOCUMENTS = Columns(
     ("text", "passage", "document", "contents", "content", "body", "body_text", "abstract", "description", "sentence",
      "answer"),
     ("--id_column chooses one, by name or position", "--data.text chooses one, by name or position"),
+    "tell them by position: --title_column 0 --data.text 1 (and --id_column; without it lines' numbers are the ids)",
 )  # fmt: skip
 QUERIES = Columns(
     "--queries",
@@ -59,6 +61,7 @@ QUERIES = Columns(
     (),
     ("query", "query_text", "text", "question"),
     ("name it so in the file", "name it so in the file, and the ids id: a first line, or keys"),
+    "put their names into a first line, query among them, and pass --data.header yes",
 )  # fmt: skip
 JUDGED_QUERIES = dataclasses.replace(QUERIES, id=(*QUERIES.id, "number", "topic"), judged=True)  # TREC's topics
 
@@ -81,8 +84,8 @@ class Reader:
     """Reads the entries of files in order; `skipped` then counts what was left out, by reason.
 
     Columns are found by name; those of csv and tsv without a header line are the text, or id and text, or id, title and
-    text. Without a column of ids, an entry's id is its line, after the file's name where there are several files. A
-    blank line of a txt file is no entry.
+    text, which is said. Without a column of ids, an entry's id is its line, after the file's name where there are
+    several files. A text may be a list of sentences. A blank line of a txt file is no entry.
 
     Raises (while it reads):
       UserError: a row that cannot be read, an empty text or an id for the second time, unless `settings.bad_rows` is
@@ -135,6 +138,7 @@ class Reader:
             number, title, text = (None if place is None else row.values[place] for place in wanted)
         except KeyError as error:
             raise ValueError("a column is missing", f" ({error.args[0]})") from None
+        title, text = joined(title), joined(text)
         for cell in (title, text):
             if cell is not None and not isinstance(cell, str):
                 raise ValueError("text that is no string", f" ({cell!r})")
@@ -178,6 +182,8 @@ class Reader:
                 raise UserError(f"{path}: there is no column {setting}; there are {', '.join(names) or width}")
         if not names and asked == (None, None, None) and width <= (3 if columns.title else 2):
             found = [None, None, 0] if width == 1 else [0, 1 if width == 3 else None, width - 1]
+            if width > 1:
+                self._tell_guess(path, rows, width)
         if found[2] is None:
             offer = ", ".join(names) if names else f"0 to {width - 1}"
             raise UserError(
@@ -195,6 +201,23 @@ class Reader:
             listing = ", ".join(f"{what} {name}" for what, name in used.items())
             log.info("%s: columns: %s; not used: %s", path, listing, ", ".join(unused))
         return _Places(found[0], found[1], found[2], width), is_header
+
+    def _tell_guess(self, path: Path, rows: Sequence[Row], width: int) -> None:
+        """Says which columns serve what where neither names nor a person tell.
+
+        Raises:
+          UserError: what would be ids are words, as titles and questions are.
+        """
+        ids = [str(row.values[0]) for row in rows if isinstance(row.values, list) and row.values]
+        words = [name for name in ids if len(name.split()) > 1]
+        if 2 * len(words) > len(ids):
+            told = f"the columns are id, {'title, ' if width == 3 else ''}text where nothing names them"
+            raise UserError(
+                f"{path}: {told}, and most ids would be several words, such as {words[0][:60]!r}; "
+                f"{self._columns.unnamed}"
+            )
+        titles = ", titles column 1" if width == 3 else ""
+        log.info("%s: no column names: ids are column 0%s, texts column %d", path, titles, width - 1)
 
 
 def _head(rows: Iterator[Row]) -> tuple[list[Row], list[Row]]:

@@ -9,6 +9,7 @@ It is made in `.DIRECTORY.partial`, a part of the vectors at a time, and moved t
 stopped goes on from its last part, and nothing that is there is half an index.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -32,7 +33,7 @@ from jaxlm.models import CheckpointError, hub
 from jaxlm.search.collection import Entry, Reader
 
 Embed = Callable[[Sequence[str]], np.ndarray]
-"""Texts to vectors `[texts, dimension]`."""
+"""Texts to vectors `[texts, dimension]`, of finite numbers."""
 
 _FORMAT = 2  # 1 held hashes of all files in the model's directory
 # What decides the vectors, of a plan: what is said where it differs. The model's and the documents' places do not, nor
@@ -231,13 +232,15 @@ def build(directory: Path, plan: Plan, reader: Reader, load: Callable[[], Embed]
       UserError, CheckpointError: documents or model cannot be used; nothing is left behind then but vectors that were
         finished.
     """
-    if not directory.absolute().parent.is_dir():
-        raise UserError(f"--index {directory}: there is no directory {directory.parent}")
+    above = next(parent for parent in directory.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise UserError(f"--index {directory}: {above} is a file, and no directory")
     if directory.is_mount():
         raise UserError(f"--index {directory} is where a disk is mounted; name a directory in it")
     directory = directory.resolve()  # what a link names is made anew beside it
     partial = directory.absolute().with_name(f".{directory.absolute().name}.partial")
     parts = partial / "parts"
+    made = [parent for parent in partial.parents if not parent.exists()]
     begun = _unfinished(parts / "plan.json")
     if begun is not None and (change := plan.change_from(begun)) is not None:
         console.say(f"the unfinished index {partial} is thrown away: {change}")
@@ -262,6 +265,9 @@ def build(directory: Path, plan: Plan, reader: Reader, load: Callable[[], Embed]
     except (UserError, CheckpointError):
         if not any(parts.glob("*.npy")):
             shutil.rmtree(partial, ignore_errors=True)
+            with contextlib.suppress(OSError):  # of one in which something else lies by now
+                for parent in made:
+                    parent.rmdir()
         raise
     dimension = np.load(files[0], mmap_mode="r").shape[1]
     vectors = np.lib.format.open_memmap(
@@ -315,8 +321,6 @@ def _embed_parts(
             with console.phase(f"embedding documents, part {number} of {len(files)}") as remarks:
                 vectors = normalised(embed([plan.document_prompt + whole_text(entry) for entry in entries]))
                 remarks.append(f"{len(entries)} documents")
-            if not np.isfinite(vectors).all():
-                raise UserError(f"{plan.model} gives vectors that are not finite numbers; it cannot be searched with")
             _save_atomically(file, vectors.astype(plan.dtype))
 
 

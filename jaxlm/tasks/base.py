@@ -102,6 +102,14 @@ class Task(abc.ABC):
         """Tokenises a table; `training` leaves out what only an evaluation has a use for. Returns the examples and how
         many texts were cut."""
 
+    def to_predict(self, table: Table) -> Table:
+        """The rows of a table that `predict` serves; others stop, or are counted in `skipped`, as `data.bad_rows` says.
+
+        Raises:
+          UserError: of a row that it does not serve, or there are no others.
+        """
+        return table
+
     def examples_to_predict(self, table: Table) -> tuple[Examples, int]:
         """`examples` for `predict`, of a table without answers."""
         return self.examples(table)

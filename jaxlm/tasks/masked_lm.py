@@ -15,8 +15,8 @@ from jaxlm.data.columns import NOTHING, Known
 from jaxlm.data.loader import Batch, Examples
 from jaxlm.data.masking import mask_tokens, most_predictions
 from jaxlm.data.rows import specials
-from jaxlm.data.sources import Table, read_table
-from jaxlm.data.tokenizer import TextTokenizer
+from jaxlm.data.sources import Problems, Table, read_table
+from jaxlm.data.tokenizer import Encoded, TextTokenizer
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, BertForMaskedLM, BertForPreTraining
 from jaxlm.tasks.base import DeviceBatch, Metrics, Outputs, Task, model_inputs
@@ -71,26 +71,49 @@ class MaskedLM(Task):
         tokens = np.concatenate(windows).astype(np.int32)
         return Examples(tokens, np.zeros(len(tokens), np.int8), offsets, {}, places, table.source), 0
 
+    def to_predict(self, table: Table) -> Table:
+        """The rows that have a [MASK] and that the model reads whole; others stop, or are counted in `skipped`.
+
+        Raises:
+          UserError: of another row, where `data.bad_rows` says so; or there is none but others.
+        """
+        problems = Problems(table.source, self.stage.data.bad_rows)
+        unfit = self._unfit(table, self._encoded(table))
+        for row, problem in unfit.items():
+            problems.report_at(table.places[row], problem, f": {table.texts[row][:60]!r}")
+        if len(unfit) == len(table):
+            raise UserError(f"{table.source}: no usable row ({problems.counts})")
+        problems.tell("rows")
+        for problem, count in problems.counts.items():
+            table.skipped[problem] = table.skipped.get(problem, 0) + count
+        return table.choose([row for row in range(len(table)) if row not in unfit])
+
+    def _encoded(self, table: Table) -> Encoded:
+        """Whole texts or pairs, or one token more than the model reads, which shows that they are too long."""
+        return self.tokenizer.encode(table.texts, table.pairs, max_length=self.stage.data.max_length + 1)
+
+    def _unfit(self, table: Table, encoded: Encoded) -> dict[int, str]:
+        """The rows that cannot be predicted, and why."""
+        longest, mask = self.stage.data.max_length, self.tokenizer.special_ids["mask"]
+        lengths = np.diff(encoded.offsets)
+        masked = np.bincount(np.repeat(np.arange(len(table)), lengths)[encoded.input_ids == mask], minlength=len(table))
+        without = f"there is no {self.tokenizer.token(mask)} in the text"
+        unfit = dict.fromkeys(np.flatnonzero(masked == 0).tolist(), without)
+        too_long = f"the text has more than the {longest} tokens that the model reads"
+        return dict(sorted((unfit | dict.fromkeys(np.flatnonzero(lengths > longest).tolist(), too_long)).items()))
+
     def examples_to_predict(self, table: Table) -> tuple[Examples, int]:
         """Whole texts or pairs, with `mask_offsets [examples, most]`: where each [MASK] lies, -1 for none.
 
         Raises:
           UserError: a text has no [MASK], or is longer than the model reads.
         """
-        longest, mask = self.stage.data.max_length, self.tokenizer.special_ids["mask"]
-        # One more shows that a text is too long.
-        encoded = self.tokenizer.encode(table.texts, table.pairs, max_length=longest + 1)
-        lengths = np.diff(encoded.offsets)
-        masked = np.flatnonzero(encoded.input_ids == mask)
+        encoded = self._encoded(table)
+        for row, problem in self._unfit(table, encoded).items():
+            raise UserError(f"{table.source}, {table.places[row]}: {problem}: {table.texts[row][:60]!r}")
+        masked = np.flatnonzero(encoded.input_ids == self.tokenizer.special_ids["mask"])
         example = np.searchsorted(encoded.offsets, masked, side="right") - 1
         counts = np.bincount(example, minlength=len(table))
-        for wrong, problem in (
-            (lengths > longest, f"the text has more than the {longest} tokens that the model reads"),
-            (counts == 0, f"there is no {self.tokenizer.token(mask)} in the text"),
-        ):
-            if wrong.any():
-                row = int(np.argmax(wrong))
-                raise UserError(f"{table.source}, {table.places[row]}: {problem}: {table.texts[row][:60]!r}")
         offsets = np.full((len(table), counts.max()), -1, np.int32)
         offsets[example, np.arange(len(masked)) - (np.cumsum(counts) - counts)[example]] = (
             masked - encoded.offsets[example]

@@ -95,7 +95,7 @@ def run(arguments: list[str]) -> int:
     else:
         vectors = embedder(texts)
         for vector in vectors if jax.process_index() == 0 else []:
-            print(json.dumps({"vector": rounded(vector)}))
+            print(json.dumps({"vector": rounded(vector)}, allow_nan=False))
     if embedder.truncated:
         console.say(f"{embedder.truncated} texts were cut to {embedder.max_length} tokens (--data.max_length)")
     return 0

@@ -59,6 +59,6 @@ def run(arguments: list[str]) -> int:
             for guess in mask:
                 print(f"  {guess['probability']:.4f}  {guess['token']}")
     if args.output:
-        lines = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
+        lines = "".join(json.dumps(answer, ensure_ascii=False, allow_nan=False) + "\n" for answer in answers)
         write_atomically(Path(args.output), lines)
     return 0

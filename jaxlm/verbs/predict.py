@@ -68,6 +68,7 @@ def run(arguments: list[str]) -> int:
         dtype=args.dtype,
         batch_size=args.batch_size,
         max_length=args.data.max_length or None,
+        bad_rows=args.data.bad_rows,
     )
     task = predictor.task
     if args.input:
@@ -75,10 +76,11 @@ def run(arguments: list[str]) -> int:
     else:
         source = "--text" if args.text else "standard input"
         table = task.from_texts(source, texts, args.text_pair or None, args.data)
+    table = predictor.to_predict(table)
     predictions = predictor.predict(table)
     if table.skipped:  # the n-th line is not of the n-th row then
         predictions = ({"row": place} | found for place, found in zip(table.places, predictions, strict=True))
-    lines = [json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in predictions]
+    lines = [json.dumps(prediction, ensure_ascii=False, allow_nan=False) + "\n" for prediction in predictions]
     if jax.process_index() != 0:
         return 0
     if args.output:

@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> int:
     if source is None:
         raise UserError("which tokenizer? --data.tokenizer DIRECTORY or hub name; python -m jaxlm tokenizer makes one")
 
-    from jaxlm.console import Console
+    from jaxlm.console import Console, log_to
     from jaxlm.data.prepare import prepare
     from jaxlm.data.tokenizer import TextTokenizer
 
@@ -60,12 +60,14 @@ def run(arguments: list[str]) -> int:
         from jaxlm.models import hub
 
         directory = hub.resolve(source, weights=False)
+    console = Console()
+    log_to(console)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the worker processes end with it
     prepare(
         args,
         TextTokenizer.load(directory),
         Path(args.output),
-        Console(),
+        console,
         shard=(int(found[1]), int(found[2])),
         workers=args.workers,
     )

@@ -306,7 +306,9 @@ def _answer(
                 print(table(query.text, hits[: args.top_k], shutil.get_terminal_size().columns))
                 continue
             records = [hit.record(rank, bool(args.rerank)) for rank, hit in enumerate(hits[: args.top_k], 1)]
-            line = json.dumps({"id": query.id, "query": query.text, "hits": records}, ensure_ascii=False)
+            line = json.dumps(
+                {"id": query.id, "query": query.text, "hits": records}, ensure_ascii=False, allow_nan=False
+            )
             lines.append(line) if args.output else print(line, flush=True)
     if args.output:
         write_atomically(Path(args.output), "".join(f"{line}\n" for line in lines))

@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> int:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"--output {output} is there already; name another directory")
 
-    from jaxlm.console import Console
+    from jaxlm.console import Console, log_to
     from jaxlm.data import corpus
     from jaxlm.data.tokenizer import TextTokenizer
 
@@ -53,13 +53,17 @@ def run(arguments: list[str]) -> int:
     sources = corpus.expand(args.input, "--input")
     reader = corpus.Reader(sources, settings)
     console = Console()
+    log_to(console)
 
     class Texts:
+        passes = 0
+
         def __iter__(self) -> Iterator[str]:
             nonlocal reader
             reader = corpus.Reader(sources, settings)  # counts anew
+            self.passes += 1
             for number, source in enumerate(sources):
-                for piece in corpus.pieces(source, number, settings):
+                for piece in corpus.pieces(source, number, settings, tell=self.passes == 1):
                     if (text := reader.text(piece)) is not None:
                         yield text
 

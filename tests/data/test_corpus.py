@@ -100,7 +100,7 @@ def test_jsonl_gives_a_document_a_line(tmp_path: Path) -> None:
     assert reader.dropped == {"empty": 1, "no JSON object": 2}
     with pytest.raises(UserError, match=r"line 4: no JSON"):
         texts(path, bad_rows="error")
-    with pytest.raises(UserError, match=r"line 1: which of id, text is the text\?|--data.text"):
+    with pytest.raises(UserError, match=r"--data.text body: no such column. Columns: id, text"):
         texts(path, text="body")
 
 
@@ -141,16 +141,41 @@ def test_a_row_that_looks_like_the_header_is_a_document(tmp_path: Path) -> None:
 
 
 def test_rows_without_text_are_left_out_and_counted(tmp_path: Path) -> None:
-    rows = [{"id": 1, "text": "a b"}, {"id": 2}, {"id": 3, "text": None}, {"id": 4, "text": ["x", "y"]}]
+    rows: list[dict] = [{"id": 1, "text": "a b"}, {"id": 2}, {"id": 3, "text": None}, {"id": 4, "text": 5}]
     path = write(tmp_path / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
     data = DataSettings(bad_rows="skip")
     reader = corpus.Reader([str(path)], data)
     assert [reader.text(piece) for piece in corpus.pieces(str(path), 0, data)] == ["a b", None, None, None]
-    assert reader.dropped == {"no text": 3}
-    with pytest.raises(UserError, match=r"line 2: which of id is the text"):
+    assert reader.dropped == {"no text": 2, "empty": 1}
+    with pytest.raises(UserError, match=r"line 2: a column is missing \(text\); or leave such rows out"):
         texts(path, bad_rows="error")
-    with pytest.raises(UserError, match=r"line 1: text that is no string"):
-        texts(write(tmp_path / "b.jsonl", b'{"text": ["x", "y"]}'), bad_rows="error")
+    with pytest.raises(UserError, match=r"line 1: text that is no string \(5\)"):
+        texts(write(tmp_path / "b.jsonl", b'{"text": 5}'), bad_rows="error")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv"])
+def test_the_text_is_in_one_column_of_a_file_which_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    rows = [{"title": "a title alone"}, {"title": "one", "abstract": "two"}, {"abstract": "three", "title": "four"}]
+    lines = ["title,abstract", "a title alone,", "one,two", "four,three"]
+    if not name.endswith(".csv"):
+        lines = [json.dumps(row) for row in rows]
+    content = f"[{','.join(lines)}]" if name.endswith(".json") else "\n".join(lines)
+    path = write(tmp_path / name, content.encode())
+    with caplog.at_level("INFO", "jaxlm"):
+        assert [text for _, text in texts(path)] == ["two", "three"]
+    assert caplog.messages == [f"{path}: columns: text abstract; not used: title"]
+    caplog.clear()
+    list(corpus.pieces(str(path), 0, DataSettings(bad_rows="skip"), tell=False))
+    assert not caplog.messages
+
+
+def test_a_list_of_sentences_is_joined(tmp_path: Path) -> None:
+    rows = [{"abstract": ["one.", "two."]}, {"abstract": [["one"], ["two"]]}]
+    assert texts(write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)).encode())) == [(0, "one. two.")]
+    pyarrow.parquet.write_table(pyarrow.table({"abstract": [["one.", "two."]]}), tmp_path / "a.parquet")
+    assert texts(tmp_path / "a.parquet") == [(0, "one. two.")]
 
 
 def test_bytes_that_begin_no_character_are_cut_somewhere(tmp_path: Path) -> None:
@@ -166,9 +191,9 @@ def test_a_directory_is_no_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "settings", "message"),
     [
-        ("id,url,text\n1,2,3\n", {"text": "nosuch"}, r"a\.csv: which column is the text\? Columns: id, url, text"),
-        ("id,url,text\n1,2,3\n", {"text": "3"}, "which column is the text"),
-        ("a b,c d\ne f,g h\n", {}, r"Columns: 2 without names - --data\.text takes a name or a position"),
+        ("id,url,text\n1,2,3\n", {"text": "nosuch"}, r"a\.csv: .* nosuch: no such column. Columns: id, url, text"),
+        ("id,url,text\n1,2,3\n", {"text": "3"}, "--data.text 3: no such column"),
+        ("a b,c d\ne f,g h\n", {}, r"which column is the text\? Columns: 0, 1 - choose with --data\.text"),
     ],
 )
 def test_a_column_that_is_not_there_is_asked_for(

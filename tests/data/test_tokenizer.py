@@ -73,6 +73,9 @@ def test_texts_that_are_cut_are_counted() -> None:
     assert max(encoded.offsets[1:] - encoded.offsets[:-1]) == limit
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
@@ -81,6 +84,9 @@ def test_texts_that_are_cut_are_counted() -> None:
         ({"vocab.txt": "[PAD]\n[UNK]\n[SEP]\nword\n"}, r"\[CLS\]"),
         ({"vocab.txt": "[PAD]\n[UNK]\n[CLS]\n[SEP]\nword\n"}, "no mask token"),
         ({"vocab.txt": "a\n", "tokenizer_config.json": "nonsense"}, "cannot be read"),
+        ({"vocab.txt": POINTER}, "vocab.txt is a pointer of Git LFS"),
+        ({"tokenizer.json": POINTER}, "tokenizer.json is a pointer of Git LFS"),
+        ({"vocab.txt": "a\n", "tokenizer_config.json": POINTER}, "tokenizer_config.json is a pointer of Git LFS"),
     ],
 )
 def test_a_directory_without_a_usable_tokenizer_is_named(tmp_path: Path, files: dict[str, str], message: str) -> None:
@@ -123,6 +129,21 @@ def test_a_tokenizer_file_and_its_config_that_disagree(
             (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(kept | stated | told))
     as_transformers(tmp_path, tmp_path / "exported")
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "special_tokens_map.json"])
+def test_a_setting_that_is_null_has_its_default(vocab_directory: Path, file: str) -> None:
+    names = (
+        "do_lower_case",
+        "strip_accents",
+        "tokenize_chinese_chars",
+        "unk_token",
+        "mask_token",
+        "added_tokens_decoder",
+    )
+    expected = TextTokenizer.load(vocab_directory).encode(TEXTS).input_ids.tolist()
+    (vocab_directory / file).write_text(json.dumps(dict.fromkeys(names)))
+    assert TextTokenizer.load(vocab_directory).encode(TEXTS).input_ids.tolist() == expected
 
 
 def test_tokens_that_were_added_beside_a_vocabulary_file(vocab_directory: Path) -> None:

@@ -5,10 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import transformers
 
-from jaxlm.models import BertConfig, CheckpointError
+from jaxlm.models import BertConfig, CheckpointError, Pooling
 
 from .reference import SHAPES
 
@@ -108,7 +109,8 @@ def test_equal_configs_hash_equal_so_that_a_graphdef_can_be_a_static_argument() 
         ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
         ({"is_decoder": True}, "is_decoder is True"),
         ({"add_cross_attention": True}, "add_cross_attention is True"),
-        ({"id2label": ["no", "yes"]}, "id2label is .* must map class numbers to names"),
+        ({"id2label": "no, yes"}, "id2label is .* must map class numbers to names"),
+        ({"id2label": {"1": "no", "2": "yes"}}, r"id2label numbers its classes \[1, 2\]"),
         ({"id2label": {"0": "no", "1": "no"}}, "id2label gives several classes the name 'no'"),
         ({"hidden_dropout_prob": None}, "hidden_dropout_prob is None"),
         ({"initializer_range": "0.02"}, "initializer_range is '0.02'; it must be a number above 0"),
@@ -136,3 +138,28 @@ def test_a_directory_without_config_is_no_model_directory(tmp_path: Path) -> Non
 
 def test_names_of_classes_are_texts(tmp_path: Path) -> None:
     assert BertConfig.from_json(write(tmp_path, {"id2label": {"0": 1, "1": 0}})).id2label == {0: "1", 1: "0"}
+
+
+@pytest.mark.parametrize("field", ["id2label", "id2intent"])
+def test_classes_are_checked_and_numbered_however_a_config_is_made(field: str) -> None:
+    def make(names: Any) -> dict[int, str]:
+        return getattr(BertConfig(**{field: names}), field)
+
+    for names in (["a", "b"], {np.int64(1): "b", np.int64(0): "a"}, {"0": "a", "1": "b"}):
+        assert repr(make(names)) == "{0: 'a', 1: 'b'}"
+    for wrong in ({1: "a", 2: "b"}, {0: "a", 1: "a"}, {"a": 0}, {None: "a"}):
+        with pytest.raises(CheckpointError, match=field):
+            make(wrong)
+
+
+def test_a_model_has_a_class() -> None:
+    with pytest.raises(CheckpointError, match="id2label names no class"):
+        BertConfig(id2label={})
+
+
+@pytest.mark.parametrize(
+    "values", [{"mode": "max"}, {"mode": "Mean"}, {"max_length": 2}, {"max_length": "64"}, {"max_length": True}]
+)
+def test_a_pooling_that_is_not_computed_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match=f"pooling {next(iter(values))}"):
+        Pooling(**values)

@@ -184,7 +184,16 @@ def test_what_cannot_be_computed_is_refused_by_name(saved: Path, name: str) -> N
     assert file.split("/")[-1] in str(error.value)
 
 
-@pytest.mark.parametrize("stated", [None, {}, {"do_lower_case": True}])  # BERT's tokenizers do by default
+def test_an_encoder_in_a_folder_of_its_own_is_refused_with_what_to_do(saved: Path) -> None:
+    (saved / "modules.json").write_text(json.dumps([MODULES[0] | {"path": "0_BERT"}, *MODULES[1:]]))
+    (saved / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"has its Transformer in 0_BERT, .*; move what is in 0_BERT up"):
+        SentenceEncoder.from_pretrained(saved)
+
+
+@pytest.mark.parametrize(
+    "stated", [None, {}, {"do_lower_case": True}, {"do_lower_case": None}]
+)  # BERT's tokenizers do by default
 def test_a_lower_case_that_the_tokenizer_has_too_is_no_matter(saved: Path, stated: dict[str, bool] | None) -> None:
     (saved / "sentence_bert_config.json").write_text(json.dumps({"do_lower_case": True, "max_seq_length": 12}))
     if stated is not None:

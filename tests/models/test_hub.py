@@ -157,6 +157,13 @@ def test_parameters_outside_a_module_save_as_the_module_does(checkpoints: Checkp
         assert (tmp_path / "module" / name).read_bytes() == (tmp_path / "params" / name).read_bytes()
 
 
+def test_a_config_that_json_cannot_hold_writes_nothing(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    model = BertModel.from_pretrained(checkpoints.directory("BertModel"), facts={"when": object()})
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        model.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
 def test_a_save_replaces_the_one_before_and_leaves_nothing_else(checkpoints: Checkpoints, tmp_path: Path) -> None:
     checkpoints.model("BertModel", "relu").save_pretrained(tmp_path)
     checkpoints.model("BertModel", "tanh").save_pretrained(tmp_path)
@@ -418,6 +425,31 @@ def test_a_tensor_missing_of_a_head_that_is_there_is_named(writer: Writer) -> No
     del writer.tensors["cls.predictions.transform.dense.bias"]
     with pytest.raises(CheckpointError, match=r"missing cls.predictions.transform.dense.bias"):
         load(BertForPreTraining, writer.safetensors(writer.tensors))
+
+
+@pytest.mark.parametrize("prefix", ["module.", "0.auto_model.", "bert."])
+def test_what_is_there_under_a_prefix_is_named_beside_what_is_missing(prefix: str, writer: Writer) -> None:
+    writer.safetensors({prefix + name: tensor for name, tensor in writer.tensors.items()})
+    with pytest.raises(
+        CheckpointError, match=rf"missing bert\..* and \d+ more; it has {prefix}\S+ and \d+ more instead"
+    ):
+        load(BertModel, writer.directory)
+
+
+def test_whole_numbers_are_no_weights(writer: Writer) -> None:
+    name = "bert.embeddings.word_embeddings.weight"
+    writer.safetensors(writer.tensors | {name: torch.ones(writer.tensors[name].shape, dtype=torch.int8)})
+    with pytest.raises(CheckpointError, match=f"{name} holds int8; jaxlm reads no quantised weights"):
+        load(BertModel, writer.directory)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"]
+)
+def test_a_pointer_of_git_lfs_is_told_from_the_file(name: str, writer: Writer) -> None:
+    (writer.directory / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(CheckpointError, match=f"{name} is a pointer of Git LFS .*: run git lfs pull"):
+        BertModel.from_pretrained(writer.directory)
 
 
 def test_a_tensor_left_over_is_named(writer: Writer) -> None:

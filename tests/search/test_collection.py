@@ -113,6 +113,35 @@ def test_queries_of_many_columns_without_names_are_told_what_to_do(tmp_path: Pat
         read(tmp_path / "x.tsv", QUERIES)
 
 
+@pytest.mark.parametrize(
+    ("columns", "content", "remedy"),
+    [
+        (QUERIES, "who was it\t['a man', 'a b']\nwhat is it\t['c']\nwhy\t['d']\n", "first line.* --data.header yes"),
+        (DOCUMENTS, "A title\tsome text\nB\tother text\nC title\tmore\n", "--title_column 0 --data.text 1"),
+    ],
+    ids=["queries", "documents"],
+)
+def test_words_are_no_ids_where_columns_have_no_names(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, columns: Columns, content: str, remedy: str
+) -> None:
+    path = tmp_path / "x.tsv"
+    path.write_text(content)
+    with pytest.raises(UserError, match=f"several words, such as .*{remedy}"):
+        read(path, columns)
+    told = dataclasses.replace(columns, chosen=(None, "0" if columns is DOCUMENTS else None, "1"))
+    assert [entry.id for entry in read(path, told)] == ["1", "2", "3"]
+    with caplog.at_level(logging.INFO, "jaxlm"):
+        path.write_text("d1\tsome text\na place\tother text\n")
+        assert read(path, columns)[0] == Entry("d1", "", "some text")
+    assert caplog.messages == [f"{path}: no column names: ids are column 0, texts column 1"]
+
+
+def test_a_text_may_be_a_list_of_sentences(tmp_path: Path) -> None:
+    rows = [{"doc_id": 1, "title": "A", "abstract": ["one.", "two."]}, {"doc_id": 2, "title": "B", "abstract": [[1]]}]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read(tmp_path / "x.jsonl", bad_rows="skip") == [Entry("1", "A", "one. two.")]
+
+
 def test_a_title_may_be_absent_from_the_first_row(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = [{"_id": "1", "text": "alpha"}, {"_id": "2", "title": "Beta", "text": "b", "url": "http://b"}]
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

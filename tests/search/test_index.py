@@ -171,12 +171,27 @@ def test_errors_leave_nothing_behind(tmp_path: Path, file: Path, make: Callable[
 
     with pytest.raises(UserError, match="no good"):
         make(fails)
-    with pytest.raises(UserError, match="not finite numbers"):
-        make(lambda texts: np.full((len(texts), 4), np.nan, np.float32))
     file.write_text("d1\tone\nd1\ttwo\n")
     with pytest.raises(UserError, match="line 2: an id for the second time"):
         make()
     assert [path.name for path in tmp_path.iterdir()] == ["documents.tsv"]
+
+
+def test_directories_above_an_index_are_made_and_of_a_failure_none_is_left(tmp_path: Path, file: Path) -> None:
+    plan = Plan("model", "0" * 64, (str(file),), sha256_of_files([file]))
+
+    def make(load: Callable[[], Callable[[Sequence[str]], np.ndarray]]) -> None:
+        reader = Reader([file], DOCUMENTS, DataSettings())
+        build(tmp_path / "runs" / "a" / "index", plan, reader, load, Console(io.StringIO()))
+
+    def fails() -> Any:
+        raise UserError("the model is no good")
+
+    with pytest.raises(UserError, match="no good"):
+        make(fails)
+    assert [path.name for path in tmp_path.iterdir()] == ["documents.tsv"]
+    make(lambda: embed)
+    assert len(Index(tmp_path / "runs" / "a" / "index")) == len(TEXTS)
 
 
 def _cut(path: Path, size: int) -> None:

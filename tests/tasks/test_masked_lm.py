@@ -9,6 +9,7 @@ import torch
 from jaxlm.config import Config, DataSettings
 from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
+from jaxlm.errors import UserError
 from jaxlm.models import MaskedLMLosses, MaskedLMOutput
 from jaxlm.tasks.masked_lm import MaskedLM
 
@@ -62,3 +63,21 @@ def test_loss_and_metrics_count_masked_tokens_alone(task: MaskedLM) -> None:
     assert metrics["perplexity"] == pytest.approx(math.exp(expected), rel=1e-6)
     assert metrics["accuracy"] == (logits.argmax(-1) == labels)[real].mean()
     assert metrics["masked_tokens"] == 3
+
+
+def test_rows_that_cannot_be_filled_stop_or_are_left_out_and_counted(task: MaskedLM) -> None:
+    texts = ["a [MASK]", "a b", "a [MASK] b c d e f g", "[MASK] b"]
+    table = Table("file", texts, None, None, [f"line {number}" for number in range(1, 5)])
+    with pytest.raises(
+        UserError, match=r"file, line 2: there is no \[MASK\] in the text: 'a b'; .*--data.bad_rows skip"
+    ):
+        task.to_predict(table)
+    with pytest.raises(UserError, match=r"file, line 2: there is no \[MASK\] in the text: 'a b'$"):
+        task.examples_to_predict(table)
+    skipping = MaskedLM(Config(data=DataSettings(max_length=7, bad_rows="skip")), task.tokenizer)
+    left = skipping.to_predict(table)
+    assert (left.texts, left.places) == ([texts[0], texts[3]], ["line 1", "line 4"])
+    assert sorted(left.skipped.values()) == [1, 1]
+    assert skipping.examples_to_predict(left)[0].targets["mask_offsets"].tolist() == [[2], [1]]
+    with pytest.raises(UserError, match="no usable row"):
+        skipping.to_predict(table.choose([1]))
