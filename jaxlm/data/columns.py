@@ -62,6 +62,12 @@ def value_of(row: Row, column: Any) -> Any:
     return row.values[column] if column < len(row.values) else None
 
 
+def joined(text: Any) -> Any:
+    """A text that is a list of sentences, as one string; anything else as it is."""
+    is_list = isinstance(text, list) and all(isinstance(sentence, str) for sentence in text)
+    return " ".join(text) if is_list else text
+
+
 def rows_of_split(
     source: str, rows: Iterable[Row], split: str, name: str | None = None, column: Any = None
 ) -> list[Row]:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from jaxlm.config import DataSettings
 from jaxlm.data import files
-from jaxlm.data.columns import TEXT_NAMES, Columns, value_of
+from jaxlm.data.columns import TEXT_NAMES, Columns, joined, value_of
 from jaxlm.data.header import looks_like_header
 from jaxlm.data.schemes import is_scheme, scheme_rows
 from jaxlm.data.sources import keys_of
@@ -168,12 +168,6 @@ def _text_of(row: files.Row, column: Any) -> str:
     if text is not None and not isinstance(text, str):
         raise ValueError(f"text that is no string ({repr(text)[:60]})")
     return text or ""
-
-
-def joined(text: Any) -> Any:
-    """A text that is a list of sentences, as one string; anything else as it is."""
-    is_list = isinstance(text, list) and all(isinstance(sentence, str) for sentence in text)
-    return " ".join(text) if is_list else text
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

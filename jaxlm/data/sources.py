@@ -13,7 +13,18 @@ import numpy as np
 
 from jaxlm.config import DataSettings
 from jaxlm.data import files
-from jaxlm.data.columns import NAMED_PAIRS, NOTHING, PAIR_NAMES, SETTINGS, TEXT_NAMES, Columns, Known, flag, value_of
+from jaxlm.data.columns import (
+    NAMED_PAIRS,
+    NOTHING,
+    PAIR_NAMES,
+    SETTINGS,
+    TEXT_NAMES,
+    Columns,
+    Known,
+    flag,
+    joined,
+    value_of,
+)
 from jaxlm.data.files import Row
 from jaxlm.data.header import has_columns, is_header, looks_like_header, without_header
 from jaxlm.data.labelled_texts import class_rows, fasttext_rows, is_fasttext
@@ -349,6 +360,7 @@ def _fill(
     for row in rows:
         try:
             cells = [None if column is None else _cell(row, column) for column in (text, pair, label)]
+            cells[:2] = map(joined, cells[:2])
         except KeyError as error:
             problems.report(row, "a column is missing", f" ({error.args[0]})")
             continue

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from jaxlm.config import DataSettings
 from jaxlm.data import files
-from jaxlm.data.corpus import expand, joined
+from jaxlm.data.columns import joined
+from jaxlm.data.corpus import expand
 from jaxlm.data.files import Row
 from jaxlm.data.header import looks_like_header
 from jaxlm.data.labels import label_name

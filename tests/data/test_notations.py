@@ -121,6 +121,14 @@ def test_negatives_that_were_never_mined_are_none(tmp_path: Path) -> None:
         read("embedding", tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
 
 
+@pytest.mark.parametrize("task", ["classification", "masked_lm"])
+def test_a_text_may_be_a_list_of_sentences(tmp_path: Path, task: str) -> None:
+    row = json.dumps({"text": ["One sentence.", "And another."], "label": "a"})
+    assert read(task, tmp_path / "a.jsonl", row).texts == ["One sentence. And another."]
+    with pytest.raises(UserError, match="line 1: text that is no string"):
+        read(task, tmp_path / "a.jsonl", row.replace('"And', '3, "And'))
+
+
 def test_lists_are_lines_too(tmp_path: Path) -> None:
     """As in sentence-transformers' training data."""
     table = read("embedding", tmp_path / "a.jsonl", '["one", "uno", "dos"]\n["two", "dos", "uno"]\n')
