@@ -99,15 +99,6 @@ def rows_of_split(
     return kept
 
 
-def _tells_splits(cells: Iterable[Any]) -> bool:
-    kinds = set()
-    for cell in cells:
-        kinds.add(KINDS_OF_SPLIT.get(str(cell).strip().lower()))
-        if None in kinds:
-            return False
-    return len(kinds) > 1 and "train" in kinds
-
-
 class Known(NamedTuple):
     """What the training data, or a model, tell of a file that is read later."""
 
@@ -168,11 +159,22 @@ class Columns:
             if asked.isdigit() and int(asked) < len(self.columns):
                 return self.columns[int(asked)]
             raise NoSuchColumn(f"{self.source}: --data.{setting} {asked}: no such column. {self.offer(setting)}")
-        served = self.by_name.get(self.known.columns.get(setting, ""))
-        if served is not None and served != but and setting in self.known.columns:
+        if (served := self.served_before(setting)) not in (None, but):
             return served
         lowered = {name.lower(): column for name, column in self.by_name.items() if column != but}
         return next((lowered[name] for name in usual if name in lowered), None)
+
+    def served_before(self, setting: str) -> str | int | None:
+        """The column of the name that served before, in small letters or capitals; of unnamed ones, at the position."""
+        name = self.known.columns.get(setting, "")
+        alike = {other.lower(): column for other, column in self.by_name.items()} if name else {}
+        return self.by_name.get(name, alike.get(name.lower())) if name else None
+
+    def at_its_place(self, setting: str, but: Collection[str | int | None]) -> str | int | None:
+        """The column at the position that a person chose before, unless it is one of `but`: the last resort."""
+        place = self.known.columns.get(setting, "")
+        found = self.columns[int(place)] if place.isdigit() and int(place) < len(self.columns) else None
+        return None if found in but else found
 
     def find_pair(
         self, settings: DataSettings, firsts: Sequence[str], seconds: Sequence[str], *, alone: bool
@@ -198,8 +200,7 @@ class Columns:
         plain = any(name in there for name in _PLAIN_LABELS)
         if not of_classes and len(doubtful) < len(there):  # of a score and a label, either may be meant
             doubtful, plain = (list(there), False) if plain else ([], True)
-        served = self.known.columns.get("label") in self.by_name
-        if asked is None and not served and len(doubtful) > 1 and not plain:
+        if asked is None and self.served_before("label") is None and len(doubtful) > 1 and not plain:
             names = ", ".join(there[name] for name in doubtful)
             raise WhichColumn(f"{self.source}: which column is the label, of {names}? {self.offer('label')}")
         return found
@@ -262,12 +263,19 @@ class Columns:
         for something else."""
         free = {} if split is None else {name: of for name, of in self.by_name.items() if of not in chosen}
         named = next((name for name in free if name.lower() in _SPLIT_NAMES), None)
-        name = named or next(
-            (name for name, of in free.items() if _tells_splits(value_of(row, of) for row in rows)), None
-        )
+        name = named or next((name for name, of in free.items() if self._tells(of, split, rows)), None)
         if split is None or name is None:
             return rows
         return rows_of_split(self.source, rows, split, name, self.by_name[name])
+
+    def _tells(self, column: str | int, split: str | None, rows: Sequence[Row]) -> bool:
+        """Whether a column holds nothing but names of splits, among them those of `split` and of the training."""
+        kinds = set()
+        for row in rows:
+            kinds.add(KINDS_OF_SPLIT.get(str(value_of(row, column)).strip().lower()))
+            if None in kinds:
+                return False
+        return len(kinds) > 1 and kinds >= {"train", split}
 
     def refuse_ids(self, settings: DataSettings, **texts: Sequence[str] | None) -> None:
         """Stops where all texts of a column that nobody chose are numbers, by the setting that would choose it."""
@@ -283,14 +291,19 @@ class Columns:
     def served(self, settings: DataSettings, **columns: str | int | None) -> dict[str, str]:
         """`Known.columns` of the columns found, by setting."""
         found = {setting: column for setting, column in columns.items() if column is not None}
-        names = {column: name for name, column in self.by_name.items()}
+        names = dict(zip(self.columns, self._header or map(str, self.columns), strict=True))
         if self.unnamed:
             served = {setting: str(column) for setting, column in found.items() if getattr(settings, setting)}
             return {"header": "no"} | served
-        if twice := [names[column] for column in found.values() if self._header.count(names[column]) > 1]:
-            raise UserError(f"{self.source}: two columns are called {twice[0]}; give one of them another name")
+        single = {setting: names[column] for setting, column in found.items() if self._header.count(names[column]) < 2}
+        for setting in found.keys() - single.keys():
+            if not (getattr(settings, setting) or "").isdigit():
+                raise UserError(
+                    f"{self.source}: two columns are called {names[found[setting]]!r}; give one of them another name, "
+                    f"or choose by position: --data.{setting}"
+                )
         alone = settings.text is not None and "text_pair" not in found
-        return {setting: str(names[column]) for setting, column in found.items()} | ({"text_pair": ""} if alone else {})
+        return single | ({"text_pair": ""} if alone else {})
 
     def say(self, chosen: dict[str, str | int | None]) -> None:
         """Says which columns serve what, where others do not."""

@@ -118,7 +118,7 @@ def refuse_json_in_txt(path: Path) -> None:
 
 def _is_object(line: str | None) -> bool:
     try:
-        return line is not None and line.startswith("{") and isinstance(json.loads(line), dict)
+        return line is not None and line.startswith("{") and bool(json.loads(line))
     except json.JSONDecodeError:
         return False
 
@@ -135,7 +135,7 @@ def lines(path: Path) -> Iterator[tuple[int, str | None]]:
             for number, raw in enumerate(file, 1):
                 if number == 1:
                     refuse_other_bytes(path, raw)
-                    if not raw.endswith(b"\n") and b"\r" in raw.rstrip(b"\r"):  # else a stray one is part of a text
+                    if not raw.endswith(b"\n") and raw.count(b"\r") > 1:  # one is a text's
                         raise UserError(
                             f"{path}: its lines end in carriage returns alone, as on an old Mac; newlines are meant: "
                             f"tr '\\r' '\\n' < {path.name} > NEW"
@@ -249,9 +249,10 @@ def _is_row(content: dict[str, Any]) -> bool:
         return False
     if any(isinstance(item, (list, dict)) for value in lists for item in value):
         return False
-    return any(isinstance(value, str) for value in values) or not (
-        [] in lists or any(isinstance(value, dict) for value in values)
-    )
+    if any(isinstance(value, str) for value in values):
+        return True
+    words = bool({"tokens", "words"} & content.keys())  # else, of lists alone, it holds columns
+    return words and [] not in lists and not any(isinstance(value, dict) for value in values)
 
 
 def _txt(path: Path) -> Iterator[Row]:
@@ -273,7 +274,7 @@ def _tsv(path: Path) -> Iterator[Row]:
             yield Row(number, line.split("\t"))
 
 
-_QUOTED, _NUMBER = re.compile('"(?:[^"]|"")*"'), re.compile(r"-?[0-9.]+|NA|")
+_QUOTED, _NUMBER = re.compile('"(?:[^"]|"")*"'), re.compile(r"-?[0-9.]+(e[+-]?[0-9]+)?|NA|NaN|TRUE|FALSE|True|False|")
 
 
 def _all_quoted(head: Sequence[str]) -> bool:
@@ -359,12 +360,12 @@ def _jsonl(path: Path) -> Iterator[Row]:
             try:
                 value = parse_json(line)
             except json.JSONDecodeError as error:
-                if first and line.startswith("["):
+                if first and line.strip() in ("[", "[{") and data_format(path) == ".jsonl":
                     raise UserError(f"{path}: a JSON list over several lines; name it .json") from None
                 yield Row(number, [], f"no JSON: {error}")
                 continue
             if first and isinstance(value, list):
-                if value and all(isinstance(item, dict) for item in value):
+                if data_format(path) == ".jsonl" and value and all(isinstance(item, dict) for item in value):
                     raise UserError(f"{path}: a JSON list of rows in one line; name it .json")
                 lists = True
             first = False

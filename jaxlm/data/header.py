@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import operator
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -26,19 +27,24 @@ _ONE_WORD = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 
 
 def has_columns(path: Path, settings: DataSettings, known: Known = NOTHING) -> bool:
-    """Whether the lines of a txt file are rows. They are where all have as many tabs or nearly all have some, or where
-    the text's column is known; a single line is one where a part of it is a known label."""
+    """Whether the lines of a txt file are rows: the text's column is chosen or known, all have as many tabs, or nearly
+    all have some, below names; a single line is one where a part of it is a known label."""
     if not path.is_file() or files.data_format(path) != ".txt":
         return False
     head = [line.split("\t") for _, line in itertools.islice(files.lines(path), _SAMPLE) if line and line.strip()]
     if not head or len(head[0]) < 2:
         return False
-    text = settings.text or known.columns.get("text", "")
-    if (text.isdigit() and int(text) < len(head[0])) or (known.names | {text}).intersection(map(str.strip, head[0])):
+    text = known.columns.get("text", "")
+    first = [cell.strip() for cell in head[0]]
+    if settings.text is not None or known.names.intersection(first):
+        return True
+    if text.isdigit() and 0 < int(text) < min(map(len, head)):
         return True
     if len(head) == 1:
-        return any(cell.strip() in known.labels for cell in head[0])
-    return sum(len(cells) > 1 for cells in head) >= 0.9 * len(head)
+        return any(cell in known.labels for cell in first)
+    if NAMES.issuperset(map(str.lower, first)):
+        return sum(len(cells) > 1 for cells in head) >= 0.9 * len(head)
+    return all(len(cells) == len(first) for cells in head)
 
 
 def is_header(source: str, rows: Sequence[Row], settings: DataSettings, known: Known = NOTHING) -> bool:
@@ -48,7 +54,9 @@ def is_header(source: str, rows: Sequence[Row], settings: DataSettings, known: K
         return settings.header == "yes"
     cells = [str(value).strip() for value in rows[0].values]
     below = [[str(value).strip() for value in row.values] for row in rows[1 : _SAMPLE + 1]]
-    all_known = len(cells) > 1 and NAMES.issuperset(map(str.lower, cells)) and len(set(cells)) == len(cells)
+    all_known = (
+        len(cells) > 1 and len(rows) > 1 and NAMES.issuperset(map(str.lower, cells)) and len(set(cells)) == len(cells)
+    )
     if all_known:
         below = [row for row in below if row != cells]  # files that were put together, each with its header
     # A value that occurs again in its column is none of a header.
@@ -59,7 +67,7 @@ def is_header(source: str, rows: Sequence[Row], settings: DataSettings, known: K
     asked = {getattr(settings, name) for name in ("text", "text_pair", "label")} | known.names
     asked = {name.lower() for name in asked if name and not name.isdigit()}
     if len(cells) == 1:  # any line of a txt file may be a text
-        plain = {".csv", ".tsv"} & set(Path(source).suffixes) and first & NAMES
+        plain = {".csv", ".tsv"} & set(Path(source).suffixes) and first & set(TEXT_NAMES)
         return bool(asked & first or plain)
     if len(first & {*TEXT_NAMES, *PAIR_NAMES}) >= 2 or (first & set(TEXT_NAMES) and first & set(ID_NAMES)):
         return True
@@ -71,10 +79,11 @@ def looks_like_header(source: str, rows: Sequence[Row], settings: DataSettings, 
 
     Its cells are short and differ, and in some column it is unlike all others: they are numbers and it is none; they
     are few values, nearly all of which occur again, as classes do, and it is none of these; or they are texts, and all
-    of its cells are single words.
+    of its cells are single words that do not occur again. After a file whose first line was a row only numbers tell.
     """
-    if settings.header != "auto" or known.columns.get("header") == "no" or len(rows) < 2:
+    if settings.header != "auto" or len(rows) < 2:
         return False
+    doubted = known.columns.get("header") == "no"
     if len(rows[0].values) < 2 and not {".csv", ".tsv"} & set(Path(source).suffixes):
         return False
     cells, *others = [[str(value).strip() for value in row.values] for row in rows[: _SAMPLE + 1]]
@@ -87,10 +96,15 @@ def looks_like_header(source: str, rows: Sequence[Row], settings: DataSettings, 
     columns = list(zip(*(row[: len(cells)] for row in others), strict=False))
     if any(_is_label(name, column, known.labels) for name, column in zip(cells, columns, strict=False)):
         return False
-    words = all(_ONE_WORD.fullmatch(name) for name in names)
-    stands_out = any(_stands_out(name, column, words) for name, column in zip(cells, columns, strict=False))
-    if not counted and not stands_out:
-        return False
+    words = all(map(_ONE_WORD.fullmatch, names)) and not any(map(operator.contains, columns, cells))
+    if len(cells) == 1:
+        words = words and (cells[0].islower() or "_" in cells[0])
+    certain = any(_is_no_number(name, column) for name, column in zip(cells, columns, strict=False))
+    if not certain and not counted:
+        alike = any(_is_no_class(name, column) for name, column in zip(cells, columns, strict=False) if len(cells) > 1)
+        over_texts = words and len(others) >= _FEWEST_ROWS and any(all(map(_is_text, column)) for column in columns)
+        if doubted or not (alike or over_texts):
+            return False
     log.info("%s: the first line is taken for names of columns: %s (a row? --data.header no)", source, ", ".join(cells))
     return True
 
@@ -106,13 +120,13 @@ def is_number(cell: object) -> bool:
 def without_header(source: str, rows: Sequence[Row], problems: "Problems") -> tuple[list[str], list[Row]]:
     """The names in the first of `rows`, and the others but those that are the same line again."""
     header, *others = rows
-    for row in others:
-        if row.values == header.values:
-            problems.report(row, "the line of column names again")
-    others = [row for row in others if row.values != header.values]
-    if not others:
+    names = [str(value).strip() for value in header.values]
+    again = [row for row in others if len(names) > 1 and [str(value).strip() for value in row.values] == names]
+    for row in again:
+        problems.report(row, "the line of column names again")
+    if len(again) == len(others):
         raise UserError(f"{source}: a header line and no rows")
-    return [str(value).strip() for value in header.values], others
+    return names, [row for row in others if row not in again]
 
 
 def _is_label(name: str, others: Sequence[str], labels: Collection[str]) -> bool:
@@ -125,15 +139,15 @@ def _is_text(cell: str) -> bool:
     return len(cell.split()) > 2 or (len(cell) > 3 and not cell.isascii())
 
 
-def _stands_out(name: str, others: Sequence[str], words: bool) -> bool:
-    if not name or name in others or is_number(name):
+def _is_no_number(name: str, others: Sequence[str]) -> bool:
+    """Whether all others are numbers, and the first cell is none and does not begin as one."""
+    return not name[:1].isdigit() and bool(name) and not is_number(name) and all(map(is_number, others))
+
+
+def _is_no_class(name: str, others: Sequence[str]) -> bool:
+    """Whether the others are few values, nearly all of which occur again, and the first cell is none of them."""
+    if not name or name in others or is_number(name) or len(others) < _FEWEST_ROWS:
         return False
-    if all(map(is_number, others)):
-        return True
-    if len(others) < _FEWEST_ROWS:
-        return False
-    if words and all(map(_is_text, others)):
-        return True
     counts = Counter(others)
     recurring = sum(count > 1 for count in counts.values())
     return len(counts) <= max(2, len(others) // 3) and recurring >= 0.9 * len(counts)

@@ -68,7 +68,7 @@ def _items(cell: Any, parted_by: str, known: Collection[str]) -> list[Any]:
     if isinstance(cell, list):
         return cell
     text = str(cell)
-    if text.strip() not in known and re.fullmatch(r"[01]([\s,;|]+[01])+", text.strip()):
+    if text.strip() not in known and re.fullmatch(r"[01](\s+[01])+", text.strip()):
         raise ValueError("0 or 1 for each label; a list of those that apply is meant", f" ({text!r})")
     return [text] if text.strip() in known else text.split(parted_by)
 
@@ -80,9 +80,10 @@ def _in_text(text: str) -> Any:
     if re.fullmatch("(<[^<>]+>)+", text):
         return re.findall("<([^<>]+)>", text)
     if text[:1] + text[-1:] in ("()", "{}"):
-        with contextlib.suppress(ValueError, SyntaxError):
+        with contextlib.suppress(ValueError, SyntaxError, TypeError):
             found = ast.literal_eval(text)
-            return sorted(found) if isinstance(found, set) else list(found) if isinstance(found, tuple) else text
+            if isinstance(found, (set, tuple)) or found == {}:
+                return sorted(map(label_name, found))
     return text
 
 

@@ -229,21 +229,20 @@ def rows_of_a_table(
     Raises:
       UserError: there is none, or the first one that cannot be read, where `settings.bad_rows` says so.
     """
-    chosen = {name: getattr(settings, name) or known.columns.get(name) for name in SETTINGS}
-    asked = [name for name in chosen.values() if name]
-    by_position = chosen["text"] is not None and all(name.isdigit() for name in asked)
-    needed = max(map(int, asked)) + 1 if by_position else 0
+    needed: int | None = None  # columns, where all are chosen by position
     good: list[Row] = []
     width, wider = None, 0
     for row in rows:
         columns = len(row.values) if isinstance(row.values, list) else None
+        if width is None and columns is not None and not row.problem:
+            needed = _needed(source, row, settings, known)
         if row.problem:
             problems.report(row, row.problem)
         elif good and type(row.values) is not type(good[0].values):
             problems.report(row, "an object among lists" if columns is None else "a list among objects")
         elif columns is None:
             good.append(row)
-        elif columns == (width := width or columns) or (by_position and columns >= needed):
+        elif columns == (width := width or columns) or (needed is not None and columns >= needed):
             wider += columns != width
             good.append(row)
         else:
@@ -255,6 +254,14 @@ def rows_of_a_table(
     if wider:
         log.info("%s: %d rows have other than %d columns; those chosen by position are read", source, wider, width)
     return good
+
+
+def _needed(source: str, first: Row, settings: DataSettings, known: Known) -> int | None:
+    """How many columns a row needs at least, where all that matter are chosen by position, now or for the training."""
+    positions = known.columns if len(first.values) > 2 and not is_header(source, [first], settings, known) else {}
+    chosen = {name: getattr(settings, name) or positions.get(name) for name in SETTINGS}
+    asked = [name for name in chosen.values() if name]
+    return max(map(int, asked)) + 1 if chosen["text"] and all(name.isdigit() for name in asked) else None
 
 
 def _table(
@@ -282,13 +289,13 @@ def _table(
     two = not named and (header is None or strange_names) and width == 2
     columns = Columns(source, names, header, known._replace(columns={}) if two and not known.names else known)
     text, pair = columns.find_pair(settings, TEXT_NAMES, PAIR_NAMES, alone=not settings.pairs)
-    if pair is None and settings.text is None:
+    if pair is None and settings.text is None and known.columns.get("text_pair") != "":
         both = ([columns.find("", None, [name]) for name in names] for names in NAMED_PAIRS)
         text, pair = next((found for found in both if None not in found), (text, pair))
     if settings.text_pair is None and not settings.pairs and columns.is_empty(pair, good):
         log.info("%s: no second texts: column %s is empty", source, pair)
         pair = None
-    label = columns.find_label(settings.label, of_classes=label_kind == "class") if labelled else None
+    label = columns.find_label(settings.label, of_classes=label_kind != "number") if labelled else None
     if label is None and text is None and pair is None and two:
         if settings.pairs and not labelled:
             text, pair = 0, 1
@@ -297,7 +304,7 @@ def _table(
             label = guessed if labelled else None
     flags: dict[str, Any] = {}
     if label_kind == "set" and label is None:
-        if known.labels and columns.by_name.keys() >= set(known.labels):
+        if known.labels and not columns.unnamed and columns.by_name.keys() >= set(known.labels):
             flags = columns.named(known.labels)
         else:
             flags = columns.flags(good, known.labels)
@@ -306,13 +313,17 @@ def _table(
     if label_kind == "set" and label is not None and not known.labels:
         columns.refuse_flag(label, good)
     if labelled and label is None and not flags:
-        raise WhichColumn(f"{source}: which column is the label? {columns.offer('label')}")
+        label = columns.at_its_place("label", but=(text, pair))
+        if label is None and len(names) == 2 and known.columns and text is not None:  # the text's served before
+            label = next(name for name in names if name != text)
+        if label is None:
+            raise WhichColumn(f"{source}: which column is the label? {columns.offer('label')}")
     if text is None:
-        others = (label, pair, *flags.values(), columns.by_name.get(""))
+        others = (label, pair, *flags.values(), columns.by_name.get(""), columns.served_before("label"))
         rest = [name for name in names if name not in others]
-        if len(rest) != 1:
+        text = rest[0] if len(rest) == 1 else columns.at_its_place("text", but=others)
+        if text is None:
             raise WhichColumn(f"{source}: which column is the text? {columns.offer('text')}")
-        text = rest[0]
     if settings.pairs and pair is None:
         offer = columns.offer("text_pair")
         raise WhichColumn(f"{source}: pairs are meant, and which column is the second text? {offer}")
@@ -335,7 +346,7 @@ def _table(
         for place in (place for label, place in zip(labels, table.places, strict=True) if label == name):
             problems.report_at(place, "no label", f" ({name}, beside classes that are numbered from 0)")
         table = table.choose([row for row, label in enumerate(labels) if label != name])
-    if label_kind == "number" and set(table.labels or ()) == {-1.0}:
+    if label_kind == "number" and set(table.labels or ()) == {-1.0} and len(table) > 4:
         raise UserError(f"{source}: every label is -1, as where the answers are withheld; predict needs none")
     if not len(table):
         raise UserError(f"{source}: no usable row ({problems.counts})")
@@ -395,25 +406,25 @@ def _cell(row: Row, column: Any) -> Any:
 
 
 def _tell_apart(source: str, rows: Sequence[Row], known: Known, *, labelled: bool) -> tuple[int, int]:
-    """(text, label) of a file of two unnamed columns: the label's values are known, or the columns are, by position, or
-    the label's values repeat and are shorter.
+    """(text, label) of a file of two unnamed columns: the label's values are known, or they were at that position, or
+    they repeat and are shorter.
 
     Raises:
       WhichColumn: not `labelled`, where neither need be one, and none is twice as long as the other.
     """
     sample = rows[:_SAMPLE]
-    columns = [[label_name(value) for value in column] for column in zip(*(row.values for row in sample), strict=True)]
+    columns = [[label_name(value_of(row, place)) for row in sample] for place in (0, 1)]
     labels = [sum(value in known.labels for value in column) for column in columns]
     if labels[0] != labels[1]:
         label = 0 if labels[0] > labels[1] else 1
         return 1 - label, label
-    if (text := known.columns.get("text")) in ("0", "1"):
-        return int(text), 1 - int(text)
     distinct = [len(set(column)) for column in columns]
     size = [sum(map(len, column)) for column in columns]
-    if not labelled:
-        if max(size) < 2 * min(size):
-            raise WhichColumn(f"{source}: which column is the text? --data.text 0 or --data.text 1")
+    if not labelled and max(size) >= 2 * min(size):
         return size.index(max(size)), size.index(min(size))
+    if (text := known.columns.get("text")) in ("0", "1"):
+        return int(text), 1 - int(text)
+    if not labelled:
+        raise WhichColumn(f"{source}: which column is the text? --data.text 0 or --data.text 1")
     label = 0 if (distinct[0], size[0]) < (distinct[1], size[1]) else 1
     return 1 - label, label

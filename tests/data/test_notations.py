@@ -47,10 +47,16 @@ def test_several_labels_in_one_cell(tmp_path: Path, cells: list[str], found: lis
     assert read("multi_label", tmp_path / "a.csv", f"text,labels\n{rows}").labels == found
 
 
-@pytest.mark.parametrize("cell", ["0 0 1 0 1", "1,0", "0|1"])
+@pytest.mark.parametrize("cell", ["0 0 1 0 1", "1 0", "0,1,1"])
 def test_a_digit_for_each_label_is_no_list_of_names(tmp_path: Path, cell: str) -> None:
     with pytest.raises(UserError, match="line 2: 0 or 1 for each label; a list of those that apply is meant"):
         read("multi_label", tmp_path / "a.csv", f'text,labels\none,"{cell}"\n')
+
+
+def test_labels_that_are_called_0_and_1_are_names(tmp_path: Path) -> None:
+    """As in GoEmotions, whose emotions have numbers."""
+    rows = "that is fun\t0,1\nmy food\t27\n"
+    assert read("multi_label", tmp_path / "a.tsv", rows, text="0", label="1").labels == [("0", "1"), ("27",)]
 
 
 def _multi_label(rows: list[dict[str, Any]], path: Path) -> None:
@@ -103,7 +109,8 @@ def test_a_score_beside_a_label_is_asked_for(tmp_path: Path) -> None:
 
 def test_withheld_scores_are_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="every label is -1, as where the answers are withheld"):
-        read("regression", tmp_path / "a.csv", "text,score\none,-1.0\ntwo,-1\n")
+        read("regression", tmp_path / "a.csv", "text,score\n" + "one,-1.0\ntwo,-1\n" * 3)
+    assert read("regression", tmp_path / "a.csv", "text,score\none,-1\ntwo,-1\n").labels == [-1.0, -1.0]
 
 
 def test_an_empty_column_of_second_texts_is_none(tmp_path: Path) -> None:
