@@ -187,3 +187,99 @@ def test_names_over_texts_are_no_text(tmp_path: Path, names: str, text: int | No
             Files(tmp_path).then("a.csv", content, labelled=False)
     else:
         assert Files(tmp_path).then("a.csv", content, labelled=False).texts == [row[text] for row in texts]
+
+
+SAID = [f"this is what somebody said in row {n}" for n in range(8)]
+HEADLESS = "\n".join(f"{text}\t{'ab'[n % 2]}" for n, text in enumerate(SAID))
+
+
+def test_a_row_of_single_words_is_none_of_names_where_a_word_comes_again(tmp_path: Path) -> None:
+    rows = ["greet\thello", *(f"{('greet', 'book')[n % 2]}\t{text}" for n, text in enumerate(SAID))]
+    assert len(Files(tmp_path).first("a.tsv", "\n".join(rows))) == 9
+
+
+def test_one_text_of_a_pair_stays_alone(tmp_path: Path) -> None:
+    rows = "question\tsentence\tlabel\nwho\tshe\tyes\nwhat\tit\tno\n"
+    files = Files(tmp_path)
+    files.first("a.tsv", rows, text="sentence")
+    for labelled in (True, False):
+        table = files.then("b.tsv", rows, labelled=labelled)
+        assert (table.texts, table.pairs) == (["she", "it"], None)
+
+
+def test_of_two_columns_of_one_name_a_position_chooses(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    table = files.first("a.csv", "text,text,label\none,two,a\nthree,four,b\n", text="0")
+    assert (table.texts, table.columns) == (["one", "three"], {"label": "label", "text_pair": ""})
+
+
+def test_positions_are_no_excuse_for_broken_rows(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    files.first("a.tsv", HEADLESS, text="0", label="1")
+    with pytest.raises(UserError, match="line 2: wrong number of columns"):
+        files.then("b.tsv", "hello there you\ta\nwell I do not know\tb\tx\n", labelled=False)
+    with pytest.raises(UserError, match="line 2: wrong number of columns"):
+        files.then("b.csv", "id,text,n\n1,well, I do not know,2\n2,hi there,3\n", labelled=False)
+
+
+@pytest.mark.parametrize("first", ["hello there\t", "\tindented", "a text\twith a tab"])
+def test_texts_with_tabs_are_texts(tmp_path: Path, first: str) -> None:
+    for chosen in ({}, {"text": "0", "label": "1"}):
+        files = Files(tmp_path)
+        files.first("a.tsv", HEADLESS, **chosen)
+        assert files.then("b.txt", "\n".join([first, *SAID]), labelled=False).texts == [first.strip(), *SAID]
+    assert files.then("b.txt", "a text\twith a tab", labelled=False).texts == ["a text\twith a tab"]
+
+
+def test_positions_are_the_last_resort(tmp_path: Path) -> None:
+    """As where a model was trained on CoLA's columns without names, and a file names them as nobody does."""
+    files = Files(tmp_path)
+    files.first("a.tsv", "\n".join(f"gj04\t{n % 2}\t*\t{text}" for n, text in enumerate(SAID)), text="3", label="1")
+    rows = "\n".join(["index,lab,mark,utt", *(f"{n},{n % 2},*,{text}" for n, text in enumerate(SAID))])
+    for labelled in (True, False):
+        assert files.then("b.csv", rows, labelled=labelled).texts == SAID
+
+
+def test_evident_names_are_known_after_a_file_without(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    files.first("a.tsv", HEADLESS)
+    rows = "\n".join([",comment_txt", *(f"{n},{text}" for n, text in enumerate(SAID))])
+    assert files.then("b.csv", rows, labelled=False).texts == SAID
+
+
+def test_ids_are_not_the_text_for_their_position(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    files.first("a.tsv", HEADLESS, text="0", label="1")
+    assert files.then("b.tsv", "\n".join(f"u{n}\t{text}" for n, text in enumerate(SAID)), labelled=False).texts == SAID
+
+
+def test_names_in_capitals_and_a_new_one(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    files.first("a.csv", "Tweet_Body,Mood\n" + "".join(f"{text},{n % 2}\n" for n, text in enumerate(SAID)))
+    assert files.then("b.csv", f"mood,tweet_body\n1,{SAID[0]}\n").texts == SAID[:1]
+    assert files.then("b.csv", f"Tweet_Body,feeling\n{SAID[0]},1\n").labels == ["1"]
+    assert files.then("b.csv", f"Mood,wording\n1,{SAID[0]}\n", labelled=False).texts == SAID[:1]
+
+
+def test_where_a_column_has_other_splits_it_says_something_else(tmp_path: Path) -> None:
+    rows = "text,label,source\none,a,train\ntwo,b,test\n"
+    files = Files(tmp_path)
+    assert len(files.first("a.csv", rows)) == 1
+    assert len(files.then("b.csv", rows.replace("test", "dev"))) == 2
+
+
+@pytest.mark.parametrize("first", ["Perfect", "Answer"])
+def test_a_text_of_one_word_is_no_name(tmp_path: Path, first: str) -> None:
+    assert len(Files(tmp_path).then("a.csv", "\n".join([first, *SAID]), labelled=False)) == 9
+    assert len(Files(tmp_path).then("b.csv", "ok\n" + "yes\nno\n" * 4, labelled=False)) == 9
+    assert len(Files(tmp_path).then("c.csv", "title\none\ntitle\n", labelled=False, header="yes")) == 2
+
+
+def test_positions_are_no_names_of_labels_and_a_score_is_none(tmp_path: Path) -> None:
+    files = Files(tmp_path, "multi_label")
+    files.first(
+        "a.jsonl", '{"text": "one", "labels": ["0", "1"], "score": 3}\n{"text": "two", "labels": ["2"], "score": 1}'
+    )
+    assert files.train.labels == [("0", "1"), ("2",)]
+    with pytest.raises(WhichColumn, match="which column is the label"):
+        files.then("b.tsv", "\n".join(f"0\t1\t1\t{text}" for text in SAID))

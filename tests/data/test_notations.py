@@ -39,6 +39,7 @@ def test_classes_that_are_numbers_come_by_size(names: set[str], ordered: list[st
     [
         (["<c#><.net>", "<c#>"], [("c#", ".net"), ("c#",)]),
         (["{'b', 'a'}", "('c',)"], [("a", "b"), ("c",)]),
+        (["{1, 'a'}", "{}"], [("1", "a"), ()]),
         (["(a) one; (b)", "{odd"], [("(a) one", "(b)"), ("{odd",)]),
     ],
 )
@@ -173,10 +174,26 @@ ROW = {"text": "one", "label": "a"}
         ("a.tsv", "text\tlabel\n".encode("utf-16-le"), "is UTF-16"),
         ("a.txt", json.dumps(ROW).encode(), "its first line is a JSON object; name it .jsonl"),
         ("a.csv", json.dumps(ROW).encode(), "its first line is a JSON object; name it .jsonl"),
+        ("a.json", json.dumps([ROW, ROW], indent=1)[:-1].encode(), "line 10: no JSON"),
+        (
+            "a.json",
+            json.dumps({"text": ["one", "two"], "label": ["a", "b"]}).encode(),
+            "an object with keys text, label",
+        ),
         ("a.jsonl", json.dumps([ROW, ROW]).encode(), "a JSON list of rows in one line; name it .json"),
         ("a.jsonl", json.dumps([ROW, ROW], indent=1).encode(), "a JSON list over several lines; name it .json"),
     ],
-    ids=["gzip", "zip", "UTF-16", "objects in txt", "objects in csv", "a list in a line", "a list over lines"],
+    ids=[
+        "gzip",
+        "zip",
+        "UTF-16",
+        "objects in txt",
+        "objects in csv",
+        "cut",
+        "columns",
+        "a list in a line",
+        "a list over lines",
+    ],
 )
 def test_a_file_with_the_name_of_another_kind(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     with pytest.raises(UserError, match=message):
