@@ -95,7 +95,10 @@ def rows_of_split(
     if split not in belongs:
         raise UserError(f"{source}: its column {name} has no rows of {split}; it has {', '.join(kinds[:10])}")
     kept = [row for row, kind in zip(rows, belongs, strict=True) if kind == split or row.problem]
-    log.info("%s: %d of %d rows are those of %s, by column %s", source, belongs.count(split), len(rows), split, name)
+    level = logging.INFO if str(name).lower() in _SPLIT_NAMES else logging.WARNING
+    log.log(
+        level, "%s: %d of %d rows are those of %s, by column %s", source, belongs.count(split), len(rows), split, name
+    )
     return kept
 
 

@@ -319,7 +319,8 @@ def _table(
         if label is None:
             raise WhichColumn(f"{source}: which column is the label? {columns.offer('label')}")
     if text is None:
-        others = (label, pair, *flags.values(), columns.by_name.get(""), columns.served_before("label"))
+        before = None if columns.unnamed else columns.served_before("label")
+        others = (label, pair, *flags.values(), columns.by_name.get(""), before)
         rest = [name for name in names if name not in others]
         text = rest[0] if len(rest) == 1 else columns.at_its_place("text", but=others)
         if text is None:

@@ -231,6 +231,13 @@ def test_texts_with_tabs_are_texts(tmp_path: Path, first: str) -> None:
     assert files.then("b.txt", "a text\twith a tab", labelled=False).texts == ["a text\twith a tab"]
 
 
+def test_texts_alone_have_no_label_to_leave_out(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    files.first("a.tsv", "\n".join(f"{'ab'[n % 2]}\t{text}" for n, text in enumerate(SAID)), text="1", label="0")
+    for name in ("b.txt", "b.csv"):
+        assert files.then(name, "\n".join(SAID), labelled=False).texts == SAID
+
+
 def test_positions_are_the_last_resort(tmp_path: Path) -> None:
     """As where a model was trained on CoLA's columns without names, and a file names them as nobody does."""
     files = Files(tmp_path)
