@@ -64,14 +64,15 @@ def is_header(source: str, rows: Sequence[Row], settings: DataSettings, known: K
     if all_known and not again:
         return True
     first = {cell.lower() for cell in cells} - {cell.lower() for cell in again}
-    asked = {getattr(settings, name) for name in ("text", "text_pair", "label")} | known.names
+    asked = {getattr(settings, name) for name in ("text", "text_pair", "label")}
     asked = {name.lower() for name in asked if name and not name.isdigit()}
+    served = {name.lower() for name in known.names}
     if len(cells) == 1:  # any line of a txt file may be a text
-        plain = {".csv", ".tsv"} & set(Path(source).suffixes) and first & set(TEXT_NAMES)
+        plain = {".csv", ".tsv"} & set(Path(source).suffixes) and first & served.union(TEXT_NAMES)
         return bool(asked & first or plain)
     if len(first & {*TEXT_NAMES, *PAIR_NAMES}) >= 2 or (first & set(TEXT_NAMES) and first & set(ID_NAMES)):
         return True
-    return bool(asked & first or first & set(LABEL_NAMES) or first & {"sentence", "text", "text_a", "index"})
+    return bool((asked | served) & first or first & set(LABEL_NAMES) or first & {"sentence", "text", "text_a", "index"})
 
 
 def looks_like_header(source: str, rows: Sequence[Row], settings: DataSettings, known: Known = NOTHING) -> bool:
@@ -99,13 +100,17 @@ def looks_like_header(source: str, rows: Sequence[Row], settings: DataSettings, 
     words = all(map(_ONE_WORD.fullmatch, names)) and not any(map(operator.contains, columns, cells))
     if len(cells) == 1:
         words = words and (cells[0].islower() or "_" in cells[0])
-    certain = any(_is_no_number(name, column) for name, column in zip(cells, columns, strict=False))
+    level = logging.INFO
+    several = len(cells) > 1  # of one column no more is certain than what stands over texts
+    certain = several and any(_is_no_number(name, column) for name, column in zip(cells, columns, strict=False))
     if not certain and not counted:
-        alike = any(_is_no_class(name, column) for name, column in zip(cells, columns, strict=False) if len(cells) > 1)
+        alike = several and any(_is_no_class(name, column) for name, column in zip(cells, columns, strict=False))
         over_texts = words and len(others) >= _FEWEST_ROWS and any(all(map(_is_text, column)) for column in columns)
         if doubted or not (alike or over_texts):
             return False
-    log.info("%s: the first line is taken for names of columns: %s (a row? --data.header no)", source, ", ".join(cells))
+        level = logging.INFO if alike else logging.WARNING
+    said = "%s: the first line is taken for names of columns: %s (a row? --data.header no)"
+    log.log(level, said, source, ", ".join(cells))
     return True
 
 
