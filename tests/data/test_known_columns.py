@@ -279,6 +279,10 @@ def test_where_a_column_has_other_splits_it_says_something_else(tmp_path: Path) 
 def test_a_text_of_one_word_is_no_name(tmp_path: Path, first: str) -> None:
     assert len(Files(tmp_path).then("a.csv", "\n".join([first, *SAID]), labelled=False)) == 9
     assert len(Files(tmp_path).then("b.csv", "ok\n" + "yes\nno\n" * 4, labelled=False)) == 9
+    assert len(Files(tmp_path).then("b.csv", "N/A\n" + "1\n2\n" * 4, labelled=False)) == 9
+    files = Files(tmp_path)
+    files.first("a.csv", "text,label\none,a\ntwo,b\n")
+    assert files.then("b.txt", "text\none\n", labelled=False).texts == ["text", "one"]
     assert len(Files(tmp_path).then("c.csv", "title\none\ntitle\n", labelled=False, header="yes")) == 2
 
 
