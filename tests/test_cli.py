@@ -139,7 +139,7 @@ def test_columns_that_training_was_told_need_not_be_told_again(
     table.write_text("\n".join(lines))
     said = trained_on(table, "body", "mood", tiny_model, tmp_path)
     facts = json.loads((tmp_path / "run" / "model" / "config.json").read_text())["jaxlm"]
-    assert facts["columns"] == {"text": "body", "text_pair": "", "label": "mood"}  # "": alone
+    assert facts["columns"] == {"text": "body", "label": "mood"}
     texts = tmp_path / "texts.txt"
     texts.write_text("".join(f"{text}\n" for text, _ in rows))
     evaluated = said("evaluate", "--data.test", str(table))

@@ -62,6 +62,11 @@ def value_of(row: Row, column: Any) -> Any:
     return row.values[column] if column < len(row.values) else None
 
 
+def keys_of(rows: Iterable[Row]) -> list[Any]:
+    """The names of columns in any of the rows: an object need not have all of them."""
+    return list(dict.fromkeys(key for row in rows for key in row.values))
+
+
 def joined(text: Any) -> Any:
     """A text that is a list of sentences, as one string; anything else as it is."""
     is_list = isinstance(text, list) and all(isinstance(sentence, str) for sentence in text)
@@ -107,13 +112,12 @@ class Known(NamedTuple):
 
     labels: Collection[str] = ()
     columns: Mapping[str, str] = MappingProxyType({})
-    """By setting: names, and positions that a person chose; `text_pair` is "" where a text was chosen by itself, and
-    `header` "no" where the first line was a row."""
+    """By setting: names, and positions that a person chose; `header` is "no" where the first line was a row."""
 
     @property
     def names(self) -> set[str]:
         """The names of the columns."""
-        return {name for of, name in self.columns.items() if of != "header" and name and not name.isdigit()}
+        return {name for of, name in self.columns.items() if of != "header" and not name.isdigit()}
 
 
 NOTHING = Known()
@@ -124,9 +128,7 @@ Read = TypeVar("Read")
 def with_columns(columns: Mapping[str, str], settings: DataSettings, read: Callable[[DataSettings], Read]) -> Read:
     """`read(settings)` with the columns that served before where `settings` choose none, if they are there: by name,
     and by position where nothing else tells them."""
-    told: dict[str, Any] = {
-        name: column for name, column in columns.items() if column and getattr(settings, name) is None
-    }
+    told: dict[str, Any] = {of: column for of, column in columns.items() if getattr(settings, of) is None}
     named = {name: column for name, column in told.items() if name in ("words", "tags") or not column.isdigit()}
     if named:
         with contextlib.suppress(NoSuchColumn, WhichColumn):
@@ -165,6 +167,7 @@ class Columns:
         if (served := self.served_before(setting)) not in (None, but):
             return served
         lowered = {name.lower(): column for name, column in self.by_name.items() if column != but}
+        lowered |= {name: column for name, column in self.by_name.items() if column != but}
         return next((lowered[name] for name in usual if name in lowered), None)
 
     def served_before(self, setting: str) -> str | int | None:
@@ -179,14 +182,18 @@ class Columns:
         found = self.columns[int(place)] if place.isdigit() and int(place) < len(self.columns) else None
         return None if found in but else found
 
+    def is_alone(self, settings: DataSettings) -> bool:
+        """Whether a text was chosen, now or by what served before, and no second one."""
+        served = self.served_before("text") is not None and "text_pair" not in self.known.columns
+        return settings.text is not None or served
+
     def find_pair(
         self, settings: DataSettings, firsts: Sequence[str], seconds: Sequence[str], *, alone: bool
     ) -> tuple[str | int | None, str | int | None]:
         """The columns of a text and of a second one; `alone`: one that is chosen by itself stays so."""
         second = None if settings.text_pair is None else self.find("text_pair", settings.text_pair, ())
         first = self.find("text", settings.text, firsts, but=second)
-        single = settings.text is not None or self.known.columns.get("text_pair") == ""
-        if second is None and not (single and alone):
+        if second is None and not (alone and self.is_alone(settings)):
             second = self.find("text_pair", None, seconds, but=first)
         return first, second
 
@@ -305,8 +312,7 @@ class Columns:
                     f"{self.source}: two columns are called {names[found[setting]]!r}; give one of them another name, "
                     f"or choose by position: --data.{setting}"
                 )
-        alone = settings.text is not None and "text_pair" not in found
-        return single | ({"text_pair": ""} if alone else {})
+        return single
 
     def say(self, chosen: dict[str, str | int | None]) -> None:
         """Says which columns serve what, where others do not."""

@@ -21,7 +21,7 @@ _DOCUMENT_MARKS = ("-DOCSTART-", "#begin document", "#end document", "###MEDLINE
 _HEAD = 500  # lines by which a file's columns are told apart
 _WORD_NAMES = ("tokens", "token", "words", "word", "form")
 _TAG_NAMES = ("ner_tags", "ner_tag", "ner", "slot_tags", "slots", "tags", "tag", "labels", "label")
-_SENTENCE_NAMES = ("sentence_id", "sent_id", "sentence", "sentence #", "id")
+_SENTENCE_NAMES = ("sentence_id", "sent_id", "sentence", "sentence #", "sentence#", "sentence_no", "id")
 _UNTYPED = {*"OBIESMLU"}
 _NUMBER = re.compile(r"-?\d+")
 _LANGUAGE = re.compile(r"[a-z-]{2,12}:(?!//)")
@@ -171,6 +171,8 @@ def _words(path: Path, head: Head, known: Collection[str], place: int | None, is
     is_chosen = place is not None and place % width == words
     others = [cells for column, cells in enumerate(columns) if column != words and column not in tagged]
     if is_chosen or (words in tagged and any(not all(map(is_tag, cells)) for cells in others)):
+        if is_chosen and width == 2 and 1 - words in tagged and words not in tagged:
+            raise NoSuchColumn(f"{path}: --data.tags {place}: the other column holds tags, as it seems")
         if width == 2 and (is_chosen or not tags):
             return 1 - words
         if width == 2:
@@ -342,7 +344,7 @@ def tag_columns(head: Head) -> list[int]:
 
 def has_tags(head: Head, known: Collection[str]) -> bool:
     """Whether lines that may be raw texts are tagged words: most of the cells of a column are tags."""
-    return bool(tag_columns(head) if not known else _mostly_tags(head, known))
+    return len(head.rows) > 1 and bool(tag_columns(head) if not known else _mostly_tags(head, known))
 
 
 def _mostly_tags(head: Head, known: Collection[str]) -> list[int]:
@@ -354,7 +356,8 @@ def _mostly_tags(head: Head, known: Collection[str]) -> list[int]:
         kinds = [{tag for tag in counts if is_tag(tag)} if any(is_tag(tag) and tag != "O" for tag in counts) else set()]
         kinds += [set(known), types if "O" in counts or head.has_tabs else set()]
         kinds += [_UNTYPED if {"B", "O"} <= set(counts) else set()]
-        if any(sum(counts[tag] for tag in kind) > most for kind in kinds) or usual_form(cells, known):
+        written_otherwise = len(cells) > most and set(cells) != {"-"} and usual_form(cells, known)
+        if written_otherwise or any(sum(counts[tag] for tag in kind) > most for kind in kinds):
             found.append(place)
     return found
 

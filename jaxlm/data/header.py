@@ -131,7 +131,8 @@ def without_header(source: str, rows: Sequence[Row], problems: "Problems") -> tu
         problems.report(row, "the line of column names again")
     if len(again) == len(others):
         raise UserError(f"{source}: a header line and no rows")
-    return names, [row for row in others if row not in again]
+    left_out = set(map(id, again))
+    return names, [row for row in others if id(row) not in left_out]
 
 
 def _is_label(name: str, others: Sequence[str], labels: Collection[str]) -> bool:

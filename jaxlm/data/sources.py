@@ -14,23 +14,20 @@ import numpy as np
 from jaxlm.config import DataSettings
 from jaxlm.data import files
 from jaxlm.data.columns import (
-    NAMED_PAIRS,
     NOTHING,
-    PAIR_NAMES,
     SETTINGS,
-    TEXT_NAMES,
-    Columns,
     Known,
     flag,
     joined,
     value_of,
 )
 from jaxlm.data.files import Row
-from jaxlm.data.header import has_columns, is_header, looks_like_header, without_header
+from jaxlm.data.header import has_columns, is_header
 from jaxlm.data.labelled_texts import class_rows, fasttext_rows, is_fasttext
-from jaxlm.data.labels import LabelKind, label_name, read_label, separator, withheld
+from jaxlm.data.labels import LabelKind, read_label, separator, withheld
+from jaxlm.data.roles import roles_of
 from jaxlm.data.schemes import SCHEMES, SPLITS, ClassNames, is_scheme
-from jaxlm.errors import UserError, WhichColumn
+from jaxlm.errors import UserError
 
 log = logging.getLogger("jaxlm")
 
@@ -277,58 +274,8 @@ def _table(
     labelled = label_kind is not None
     problems = Problems(source, settings.bad_rows)
     good = rows_of_a_table(source, rows, settings, problems, known)
-    named = isinstance(good[0].values, dict)
-    width = None if named else len(good[0].values)
-    names: list[str | int] = keys_of(good) if named else list(range(width or 0))
-    header, strange_names = None, False
-    if not named and not (has_header := is_header(source, good, settings, known)):
-        has_header = strange_names = looks_like_header(source, good, settings, known)
-    if not named and has_header:
-        header, good = without_header(source, good, problems)
-    # Of two columns without names the labels that are known say more than where they stood before.
-    two = not named and (header is None or strange_names) and width == 2
-    columns = Columns(source, names, header, known._replace(columns={}) if two and not known.names else known)
-    text, pair = columns.find_pair(settings, TEXT_NAMES, PAIR_NAMES, alone=not settings.pairs)
-    if pair is None and settings.text is None and known.columns.get("text_pair") != "":
-        both = ([columns.find("", None, [name]) for name in names] for names in NAMED_PAIRS)
-        text, pair = next((found for found in both if None not in found), (text, pair))
-    if settings.text_pair is None and not settings.pairs and columns.is_empty(pair, good):
-        log.info("%s: no second texts: column %s is empty", source, pair)
-        pair = None
-    label = columns.find_label(settings.label, of_classes=label_kind != "number") if labelled else None
-    if label is None and text is None and pair is None and two:
-        if settings.pairs and not labelled:
-            text, pair = 0, 1
-        else:
-            text, guessed = _tell_apart(source, good, known, labelled=labelled)
-            label = guessed if labelled else None
-    flags: dict[str, Any] = {}
-    if label_kind == "set" and label is None:
-        if known.labels and not columns.unnamed and columns.by_name.keys() >= set(known.labels):
-            flags = columns.named(known.labels)
-        else:
-            flags = columns.flags(good, known.labels)
-            if any(name in known.labels for name in flags):  # others are about something else
-                flags = columns.named(known.labels)
-    if label_kind == "set" and label is not None and not known.labels:
-        columns.refuse_flag(label, good)
-    if labelled and label is None and not flags:
-        label = columns.at_its_place("label", but=(text, pair))
-        if label is None and len(names) == 2 and known.columns and text is not None:  # the text's served before
-            label = next(name for name in names if name != text)
-        if label is None:
-            raise WhichColumn(f"{source}: which column is the label? {columns.offer('label')}")
-    if text is None:
-        before = None if columns.unnamed else columns.served_before("label")
-        others = (label, pair, *flags.values(), columns.by_name.get(""), before)
-        rest = [name for name in names if name not in others]
-        text = rest[0] if len(rest) == 1 else columns.at_its_place("text", but=others)
-        if text is None:
-            raise WhichColumn(f"{source}: which column is the text? {columns.offer('text')}")
-    if settings.pairs and pair is None:
-        offer = columns.offer("text_pair")
-        raise WhichColumn(f"{source}: pairs are meant, and which column is the second text? {offer}")
-    columns.refuse_twice(text, pair, label)
+    columns, roles, good = roles_of(source, good, settings, problems, label_kind=label_kind, known=known)
+    text, pair, label, flags = roles
     served = columns.served(settings, text=text, text_pair=pair, label=label)
     columns.say({"text": text, "second text": pair, "label": label, **{f"label {name}": flags[name] for name in flags}})
     good = columns.of_split(good, split, chosen=(text, pair, label))
@@ -353,11 +300,6 @@ def _table(
         raise UserError(f"{source}: no usable row ({problems.counts})")
     problems.tell("rows")
     return table
-
-
-def keys_of(rows: Iterable[Row]) -> list[Any]:
-    """The names of columns in any of the rows: an object need not have all of them."""
-    return list(dict.fromkeys(key for row in rows for key in row.values))
 
 
 def _fill(
@@ -404,28 +346,3 @@ def _cell(row: Row, column: Any) -> Any:
     if isinstance(column, dict):
         return {name: flag(row.values[of]) for name, of in column.items()}
     return row.values[column]
-
-
-def _tell_apart(source: str, rows: Sequence[Row], known: Known, *, labelled: bool) -> tuple[int, int]:
-    """(text, label) of a file of two unnamed columns: the label's values are known, or they were at that position, or
-    they repeat and are shorter.
-
-    Raises:
-      WhichColumn: not `labelled`, where neither need be one, and none is twice as long as the other.
-    """
-    sample = rows[:_SAMPLE]
-    columns = [[label_name(value_of(row, place)) for row in sample] for place in (0, 1)]
-    labels = [sum(value in known.labels for value in column) for column in columns]
-    if labels[0] != labels[1]:
-        label = 0 if labels[0] > labels[1] else 1
-        return 1 - label, label
-    distinct = [len(set(column)) for column in columns]
-    size = [sum(map(len, column)) for column in columns]
-    if not labelled and max(size) >= 2 * min(size):
-        return size.index(max(size)), size.index(min(size))
-    if (text := known.columns.get("text")) in ("0", "1"):
-        return int(text), 1 - int(text)
-    if not labelled:
-        raise WhichColumn(f"{source}: which column is the text? --data.text 0 or --data.text 1")
-    label = 0 if (distinct[0], size[0]) < (distinct[1], size[1]) else 1
-    return 1 - label, label

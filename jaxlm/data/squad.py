@@ -177,7 +177,8 @@ def _given(values: dict[str, Any], name: str, context: Any) -> Any:
 
 def _accepted(values: dict[str, Any]) -> list[Any]:
     """What MRQA's official script compares an answer with, which need not occur in the context."""
-    return (_listed(values.get("answers")) or []) if "detected_answers" in values else []
+    given = (_listed(values.get("answers")) or []) if "detected_answers" in values else []
+    return [answer.get("text") if isinstance(answer, dict) else answer for answer in given]
 
 
 def _detected(found: Any, context: Any) -> Any:
@@ -331,7 +332,7 @@ def _whole(value: Any) -> Any:
     """A whole number as pandas (47.0) and csv (47) leave it; anything else as it is."""
     try:
         return int(value) if isinstance(value, str) or float(value).is_integer() else value
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return value
 
 

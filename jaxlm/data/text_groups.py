@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 from jaxlm.config import DataSettings
 from jaxlm.data import files
-from jaxlm.data.columns import ID_NAMES, NOTHING, TEXT_NAMES, Columns, Known, value_of
+from jaxlm.data.columns import ID_NAMES, NOTHING, TEXT_NAMES, Columns, Known, keys_of, value_of
 from jaxlm.data.files import Row
 from jaxlm.data.header import has_columns, is_number, looks_like_header, without_header
 from jaxlm.data.labels import label_name, read_label
 from jaxlm.data.schemes import SPLITS, is_scheme, scheme_rows
-from jaxlm.data.sources import Problems, Table, keys_of, rows_of_a_table
+from jaxlm.data.sources import Problems, Table, rows_of_a_table
 from jaxlm.errors import UserError, WhichColumn
 
 log = logging.getLogger("jaxlm")

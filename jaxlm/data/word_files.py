@@ -86,7 +86,7 @@ def _holds_words(path: Path, settings: DataSettings, known_tags: Collection[str]
         return True
     if not head.has_a_word_a_line:
         return False
-    if is_number(settings.words) or is_number(settings.tags):
+    if is_number(settings.words):
         return True
     if _suffix(path) == ".txt":
         raise WhichColumn(

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 from jaxlm.config import DataSettings
 from jaxlm.data import files
-from jaxlm.data.columns import joined
+from jaxlm.data.columns import joined, keys_of
 from jaxlm.data.corpus import expand
 from jaxlm.data.files import Row
 from jaxlm.data.header import looks_like_header
 from jaxlm.data.labels import label_name
 from jaxlm.data.schemes import is_scheme
-from jaxlm.data.sources import Problems, keys_of
+from jaxlm.data.sources import Problems
 from jaxlm.errors import UserError
 
 log = logging.getLogger("jaxlm")

@@ -232,7 +232,7 @@ def build(directory: Path, plan: Plan, reader: Reader, load: Callable[[], Embed]
       UserError, CheckpointError: documents or model cannot be used; nothing is left behind then but vectors that were
         finished.
     """
-    above = next(parent for parent in directory.absolute().parents if parent.exists())
+    above = next((parent for parent in directory.absolute().parents if parent.exists()), directory)
     if not above.is_dir():
         raise UserError(f"--index {directory}: {above} is a file, and no directory")
     if directory.is_mount():

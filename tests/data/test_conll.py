@@ -152,3 +152,33 @@ def test_a_word_may_be_a_space_and_a_sentence_stand_ahead_of_its_words(tmp_path:
     assert table.words == [["경", "찰", " ", "또"], ["##", " ", "가"]]
     if tags:
         assert table.tags == [["B-OG", "I-OG", "O", "O"], ["B-OG", "I-OG", "I-OG"]]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["Germany - France was a draw", "Peter went to Paris"],
+        ["Germany - France was a draw"],
+        ["Germany - France", "Italy - Spain"],
+        ["Blood group O is rare"],
+    ],
+)
+def test_a_dash_among_raw_texts_is_no_tag(tmp_path: Path, texts: list[str]) -> None:
+    for name in ("a.txt", "a.csv"):
+        assert predict(tmp_path / name, "\n".join(texts)) == [text.split() for text in texts]
+
+
+def _with_tags_at(place: str, path: Path, content: str) -> list[list[str]]:
+    path.write_text(content)
+    return read_words(str(path), "test", DataSettings(tags=place), tags=False, intents=False, known_tags=NER).words
+
+
+def test_where_tags_came_first_they_need_not_again(tmp_path: Path) -> None:
+    """The position of a model's training, which `predict` then does without."""
+    content = "EU B-PER\nrejects O\nGerman B-LOC\n"
+    with pytest.raises(NoSuchColumn, match=r"--data\.tags 0: the other column holds tags, as it seems"):
+        _with_tags_at("0", tmp_path / "a.conll", content)
+    assert _with_tags_at("0", tmp_path / "a.conll", "B-PER EU\nO rejects\n") == [["EU", "rejects"]]
+    names = "Peter Blackburn\nAda Lovelace\n\nGrace Hopper\nAlan Turing\n"
+    with pytest.raises(UserError, match="every line has 2 columns and blank lines part them"):
+        _with_tags_at("-1", tmp_path / "a.txt", names)

@@ -104,6 +104,11 @@ def test_jsonl_gives_a_document_a_line(tmp_path: Path) -> None:
         texts(path, text="body")
 
 
+def test_lists_in_jsonl_are_no_documents_and_an_exact_name_comes_first(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", b'[["a"], ["b"]]\n{"text": "x", "TEXT": "y"}\n')
+    assert texts(path, bad_rows="skip") == [(1, "x")]
+
+
 def test_parquet_gives_a_document_a_row(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"n": [1, 2, 3], "text": ["a b", None, "c"]}), tmp_path / "a.parquet")
     assert texts(tmp_path / "a.parquet") == [(0, "a b"), (2, "c")]

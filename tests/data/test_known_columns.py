@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from jaxlm.config import Config, DataSettings
+from jaxlm.data.columns import Known
 from jaxlm.data.sources import Table
 from jaxlm.errors import UserError, WhichColumn
 from jaxlm.tasks import TASKS
@@ -207,10 +208,19 @@ def test_one_text_of_a_pair_stays_alone(tmp_path: Path) -> None:
         assert (table.texts, table.pairs) == (["she", "it"], None)
 
 
+def test_old_models_remember_a_text_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("sentence1,sentence2,label\none,uno,a\ntwo,dos,b\n")
+    for pairs in (False, True):
+        table = TASKS["classification"].read(
+            str(tmp_path / "a.csv"), "test", DataSettings(pairs=pairs), known=Known((), {"text": "sentence1"})
+        )
+        assert (table.texts, table.pairs) == (["one", "two"], ["uno", "dos"] if pairs else None)
+
+
 def test_of_two_columns_of_one_name_a_position_chooses(tmp_path: Path) -> None:
     files = Files(tmp_path)
     table = files.first("a.csv", "text,text,label\none,two,a\nthree,four,b\n", text="0")
-    assert (table.texts, table.columns) == (["one", "three"], {"label": "label", "text_pair": ""})
+    assert (table.texts, table.columns) == (["one", "three"], {"label": "label"})
 
 
 def test_positions_are_no_excuse_for_broken_rows(tmp_path: Path) -> None:

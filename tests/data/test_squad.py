@@ -130,6 +130,8 @@ def test_mrqa_is_scored_by_all_its_answers_and_known_by_its_qid(tmp_path: Path) 
     table = read(write(tmp_path / "mrqa.jsonl", content))
     assert (table.ids, table.answers, table.truths) == (["m1"], [[("1999", 30)]], [["1999", "in 99"]])
     assert table.choose([0]).truths == table.truths
+    objects = content.replace('["1999", "in 99"]', '[{"text": "1999", "answer_start": 30}]')
+    assert read(write(tmp_path / "mrqa.jsonl", objects)).truths == [["1999"]]
     spans = {"text": ["1999"], "char_spans": [{"start": [30], "end": [33]}]}  # as the hub has it
     question = {"question": "When?", "answers": ["1999", "in 99"]}
     row = {"qid": "m1", "context": CONTEXT, "detected_answers": spans, **question}
@@ -240,6 +242,10 @@ BAD: dict[str, tuple[str, str, str]] = {
     "start.json": (
         squad(GOOD, {**QUESTIONS[1], "answers": [{"text": "1999", "answer_start": 32.5}]}),
         "question q2", "an answer_start that is no whole number (32.5)",
+    ),
+    "large.json": (
+        squad(GOOD, {**QUESTIONS[1], "answers": [{"text": "1999", "answer_start": 10**400}]}),
+        "question q2", "an answer",
     ),
     "text.json": (
         squad(GOOD, {**QUESTIONS[1], "answers": [{"text": "", "answer_start": 0}]}), "question q2", "an empty answer",

@@ -180,9 +180,9 @@ def test_errors_leave_nothing_behind(tmp_path: Path, file: Path, make: Callable[
 def test_directories_above_an_index_are_made_and_of_a_failure_none_is_left(tmp_path: Path, file: Path) -> None:
     plan = Plan("model", "0" * 64, (str(file),), sha256_of_files([file]))
 
-    def make(load: Callable[[], Callable[[Sequence[str]], np.ndarray]]) -> None:
+    def make(load: Callable[[], Callable[[Sequence[str]], np.ndarray]], directory: Path | None = None) -> None:
         reader = Reader([file], DOCUMENTS, DataSettings())
-        build(tmp_path / "runs" / "a" / "index", plan, reader, load, Console(io.StringIO()))
+        build(directory or tmp_path / "runs" / "a" / "index", plan, reader, load, Console(io.StringIO()))
 
     def fails() -> Any:
         raise UserError("the model is no good")
@@ -192,6 +192,8 @@ def test_directories_above_an_index_are_made_and_of_a_failure_none_is_left(tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["documents.tsv"]
     make(lambda: embed)
     assert len(Index(tmp_path / "runs" / "a" / "index")) == len(TEXTS)
+    with pytest.raises(UserError, match="--index / is where a disk is mounted"):
+        make(fails, Path("/"))
 
 
 def _cut(path: Path, size: int) -> None:
