@@ -1,5 +1,6 @@
 """Eight virtual CPU devices, a compilation cache that test runs share, and a small model with small data."""
 
+import logging
 import os
 import random
 import tempfile
@@ -23,6 +24,14 @@ set_up_compilation_cache()
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Minutes of compiling first, so that no worker is left with them at the end."""
     items.sort(key=lambda item: "test_compile" not in item.nodeid)
+
+
+@pytest.fixture(autouse=True)
+def _log_as_python_has_it() -> None:
+    """A verb that ran before in this process sends the log to its console alone."""
+    logger = logging.getLogger("jaxlm")
+    logger.handlers, logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)
 
 
 _GOOD = ["good", "fine", "lovely", "brilliant", "warm", "clever"]

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxlm.config import DataSettings
-from jaxlm.data import files
+from jaxlm.data import files, readers
 from jaxlm.data.columns import TEXT_NAMES, Columns, joined, keys_of, value_of
 from jaxlm.data.header import looks_like_header
 from jaxlm.data.schemes import is_scheme, scheme_rows
@@ -91,13 +91,13 @@ def pieces(source: str, number: int, settings: DataSettings, *, tell: bool = Tru
         return
     elif kind == ".jsonl":
         # Read anew for its head, as lines that are no objects may be many before it, and lines go to others unread.
-        objects = (row for row in files.read_rows(Path(source)) if isinstance(row.values, dict) and not row.problem)
+        objects = (row for row in readers.read_rows(Path(source)) if isinstance(row.values, dict) and not row.problem)
         key = _column(source, keys_of(itertools.islice(objects, _HEAD)), None, settings, tell=tell)
         for document, (offset, line) in enumerate(_lines(Path(source))):
             yield Piece(line, number, document, 0, offset, key)
         return
     else:
-        rows = files.read_rows(Path(source))
+        rows = readers.read_rows(Path(source))
     head: list[files.Row] = []
     readable: list[files.Row] = []
     while len(readable) < _HEAD and (row := next(rows, None)) is not None:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxlm.config import DataSettings
-from jaxlm.data import files
+from jaxlm.data import files, readers
 from jaxlm.data.columns import (
     NOTHING,
     SETTINGS,
@@ -119,9 +119,9 @@ def read_table(
         columns = columns or (not running_text and has_columns(Path(spec), settings, known))
         if not running_text:
             files.refuse_json_in_txt(Path(spec))
-        rows = files.read_rows(Path(spec), SPLITS[split], columns=columns)
+        rows = readers.read_rows(Path(spec), SPLITS[split], columns=columns)
         if files.data_format(Path(spec)) == ".parquet":
-            stated = files.stated_names(Path(spec))
+            stated = readers.stated_names(Path(spec))
         if running_text and files.data_format(Path(spec)) == ".txt":
             rows = _documents(spec, list(rows), settings.documents)
     if by_split is None:

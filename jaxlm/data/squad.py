@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxlm.config import DataSettings
-from jaxlm.data import files
+from jaxlm.data import files, readers
 from jaxlm.data.columns import rows_of_split
 from jaxlm.data.files import Row
 from jaxlm.data.schemes import SPLITS, is_scheme, scheme_rows
@@ -113,18 +113,18 @@ def _items(spec: str, split: str, settings: DataSettings, by_split: bool) -> Ite
         return _items_of_rows(spec, scheme_rows(spec, split), settings)
     path = Path(spec)
     if (suffix := files.data_format(path)) == ".json":
-        content = files.read_json_or_lines(path)
+        content = readers.read_json_or_lines(path)
         if isinstance(content, dict) and isinstance(articles := content.get("data"), list):
             if not any(isinstance(article, dict) and "question" in article for article in articles):
                 return _items_of_articles(articles)
             content = articles  # as transformers' run_qa writes it: rows under "data"
         elif isinstance(content, dict) and content.keys().isdisjoint(itertools.chain(*SPLITS.values())):
             raise UserError(f'{path}: no SQuAD file: it has no list of articles under "data"')
-        elif content is not files.LINES and not isinstance(content, (list, dict)):
+        elif content is not readers.LINES and not isinstance(content, (list, dict)):
             raise UserError(f"{path}: neither a SQuAD file nor a list of rows")
-        rows: Iterable[Row] = files.rows_of_json(path, content, SPLITS[split])
+        rows: Iterable[Row] = readers.rows_of_json(path, content, SPLITS[split])
     elif suffix in (".jsonl", ".parquet"):
-        rows = files.read_rows(path)
+        rows = readers.read_rows(path)
     else:
         raise UserError(f"{path}: questions and contexts come as .json (SQuAD's), .jsonl or .parquet, not as {suffix}")
     return _items_of_rows(spec, rows_of_split(spec, rows, split) if by_split else rows, settings)

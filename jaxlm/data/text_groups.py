@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxlm.config import DataSettings
-from jaxlm.data import files
+from jaxlm.data import readers
 from jaxlm.data.columns import ID_NAMES, NOTHING, TEXT_NAMES, Columns, Known, keys_of, value_of
 from jaxlm.data.files import Row
 from jaxlm.data.header import has_columns, is_number, looks_like_header, without_header
@@ -93,7 +93,7 @@ def read_groups(
     rows = (
         scheme_rows(spec, split)
         if is_scheme(spec)
-        else files.read_rows(Path(spec), SPLITS[split], columns=pairs or has_columns(Path(spec), settings, known))
+        else readers.read_rows(Path(spec), SPLITS[split], columns=pairs or has_columns(Path(spec), settings, known))
     )
     good = rows_of_a_table(spec, rows, settings, problems, known)
     columns, named, good = _columns(spec, good, settings, names, problems, known)

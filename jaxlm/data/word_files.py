@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.config import DataSettings
-from jaxlm.data import files
+from jaxlm.data import files, readers
 from jaxlm.data.columns import TEXT_NAMES, rows_of_split
 from jaxlm.data.conll import read_columns
 from jaxlm.data.conll_layout import has_tags, is_number, read_head
@@ -59,7 +59,7 @@ def read_words(
     elif (suffix := _suffix(path)) in _ROW_FORMATS or (
         suffix in _PLAIN_FORMATS and not (tags or intents) and not _holds_words(path, settings, known_tags)
     ):
-        rows: Iterable[Row] = files.read_rows(path, SPLITS[split])
+        rows: Iterable[Row] = readers.read_rows(path, SPLITS[split])
         if tags or intents:
             rows = rows_of_split(spec, rows, split)
         sentences = _rows(spec, rows, settings, tags=tags, intents=intents)

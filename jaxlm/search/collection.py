@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxlm.config import DataSettings
-from jaxlm.data import files
+from jaxlm.data import files, readers
 from jaxlm.data.columns import joined, keys_of
 from jaxlm.data.corpus import expand
 from jaxlm.data.files import Row
@@ -104,7 +104,7 @@ class Reader:
             problems = Problems(str(path), self._settings.bad_rows)
             problems.counts = self.skipped
             is_text = files.data_format(path) == ".txt"
-            rows = (r for r in files.read_rows(path) if r.problem or not is_text or any(v.strip() for v in r.values))
+            rows = (r for r in readers.read_rows(path) if r.problem or not is_text or any(v.strip() for v in r.values))
             head, readable = _head(rows)
             places, is_header = self._places(path, readable) if readable else (_Places(None, None, 0, 0), False)
             for row in itertools.chain(head, rows):

@@ -13,7 +13,7 @@ import pytest
 
 from jaxlm.config import Config, DataSettings
 from jaxlm.data.columns import Known
-from jaxlm.data.files import read_rows
+from jaxlm.data.readers import read_rows
 from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
