@@ -12,6 +12,7 @@ from jaxlm.config import Config, DataSettings
 from jaxlm.data.columns import Known
 from jaxlm.data.sources import Table
 from jaxlm.errors import UserError, WhichColumn
+from jaxlm.models import BertConfig
 from jaxlm.tasks import TASKS
 from jaxlm.tasks.classification import in_order
 
@@ -60,35 +61,28 @@ def test_labels_that_are_called_0_and_1_are_names(tmp_path: Path) -> None:
     assert read("multi_label", tmp_path / "a.tsv", rows, text="0", label="1").labels == [("0", "1"), ("27",)]
 
 
-def _multi_label(rows: list[dict[str, Any]], path: Path) -> None:
-    table = read("multi_label", path, "\n".join(map(json.dumps, rows)))
-    TASKS["multi_label"].for_training(Config(task="multi_label"), None, table, None)  # type: ignore[arg-type]
+def _for_training(path: Path, labels: list[Any]) -> None:
+    table = read("multi_label", path, "\n".join(json.dumps({"text": "a", "labels": given}) for given in labels))
+    tokenizer: Any = None  # labels need none
+    TASKS["multi_label"].for_training(Config(task="multi_label"), tokenizer, table, BertConfig())
 
 
 def test_lists_of_digits_are_refused_and_names_with_spaces_doubted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(UserError, match=r"0 or 1 for each label, as it seems; a list of those that apply is meant"):
-        _multi_label([{"text": "a", "labels": [n % 2, 1 - n % 2]} for n in range(4)], tmp_path / "a.jsonl")
-
-    class Shape:
-        id2label: dict[int, str] = {}  # noqa: RUF012
-
-    names = ["php jquery", "php css", "css jquery", "php"]
-    table = read(
-        "multi_label", tmp_path / "b.jsonl", "\n".join(json.dumps({"text": "a", "labels": name}) for name in names)
-    )
+        _for_training(tmp_path / "a.jsonl", [[0, 1], [1, 0]] * 2)
     with caplog.at_level(logging.WARNING, "jaxlm"):
-        TASKS["multi_label"].for_training(Config(task="multi_label"), None, table, Shape)  # type: ignore[arg-type]
+        _for_training(tmp_path / "b.jsonl", ["php jquery", "php css", "css jquery", "php"])
     assert "no text has two labels, and most names have spaces, as 'css jquery' has" in caplog.text
+    caplog.clear()
+    _for_training(tmp_path / "c.jsonl", ["dark red", "light blue", "green"])
+    assert not caplog.text
 
 
 def test_rows_that_were_not_judged_are_left_out(tmp_path: Path) -> None:
     """As in Jigsaw's test set."""
-    rows = "id,comment_text,toxic,threat\n" + "".join(
-        f"x{n},text {n},{-1 if n < 3 else n % 2},{-min(n, 1)}\n" for n in range(3)
-    )
-    rows += "x9,you,1,0\n"
+    rows = "id,comment_text,toxic,threat\nx1,one,-1,-1\nx2,two,-1,-1\nx3,you,1,0\n"
     with pytest.raises(UserError, match=r"line 2: neither 0 nor 1 for a label \(toxic\)"):
         read("multi_label", tmp_path / "a.csv", rows, known=("toxic", "threat"))
     kept = read("multi_label", tmp_path / "a.csv", rows, known=("toxic", "threat"), bad_rows="skip")
