@@ -3,7 +3,8 @@
 import contextlib
 import errno
 import os
-import tempfile
+import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,17 +12,27 @@ from jaxlm.errors import RunFailed
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Writes a file so that a reader, or a crash, sees the old content or the new, never a part."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(content.encode() if isinstance(content, str) else content)
+    """Writes a file so that a reader, or a crash, sees the old content or the new, never a part.
+
+    Of a link, the file that it points to is replaced; what is no file (a pipe, /dev/stdout) is written into.
+    """
+    content = content.encode() if isinstance(content, str) else content
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    path = path.resolve()
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with partial.open("xb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+        if path.exists():
+            shutil.copymode(path, partial)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager

@@ -216,9 +216,11 @@ class EmbeddingSettings:
     """Label of the pairs that belong together, where a contrastive loss is to learn from labelled ones; the others are
     left out, and counted."""
     lowest: float | None = None
-    """The score that is cosine 0, to loss cosine; unset: the lowest of the training data. Lower ones are errors."""
+    """The score that is cosine 0, to loss cosine; unset: the lowest of the training data. Lower ones are errors in a
+    run's files."""
     highest: float | None = None
-    """The score that is cosine 1, to loss cosine; unset: the highest of the training data. Higher ones are errors."""
+    """The score that is cosine 1, to loss cosine; unset: the highest of the training data. Higher ones are errors in a
+    run's files."""
     candidates: int = 64
     """Pairs without scores are evaluated in blocks of so many rows of the file: each first text looks for its own
     second text among those of its block."""

@@ -4,8 +4,10 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import os
 import re
 import runpy
+import tempfile
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -154,7 +156,19 @@ def check_batch_size(size: int | None) -> None:
 
 
 def check_output(output: str | None, flag: str = "--output") -> None:
-    if output and not Path(output).absolute().parent.is_dir():
-        raise UserError(f"{flag} {output}: there is no directory {Path(output).parent}")
-    if output and Path(output).is_dir():
+    """Stops at a place that cannot be written, before the work whose result it is for."""
+    if not output:
+        return
+    path = Path(output).resolve()
+    if Path(output).is_dir():
         raise UserError(f"{flag} {output} is a directory; a file is meant")
+    if Path(output).exists() and not Path(output).is_file():  # a pipe, or /dev/stdout
+        if not os.access(output, os.W_OK):
+            raise UserError(f"{flag} {output} cannot be written")
+        return
+    if not path.parent.is_dir():
+        raise UserError(f"{flag} {output}: there is no directory {path.parent}")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise UserError(f"{flag} {output}: {path.parent} cannot be written: {error.strerror}") from None

@@ -324,6 +324,7 @@ def test_wrong_input_is_one_clear_line_and_leaves_nothing_behind(
         (["predict", "a", "--text", "b", "--input", "c"], "not both"),
         (["predict", "a", "--input", "absent.txt"], "no such file"),
         (["predict", "a", "--text", "b", "--output", "no/such/folder/x.jsonl"], "there is no directory"),
+        (["predict", "a", "--text", "b", "--output", "/proc/x.jsonl"], "/proc cannot be written"),
         (["predict", "a", "--text", "b", "--output", "configs"], "configs is a directory; a file is meant"),
         (["predict", "a", "--text", ""], "a --text is empty"),
         (["predict", "a", "--text", "b", "--text_pair", "c", "--text_pair", "d"], "each text needs its own"),

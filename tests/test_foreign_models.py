@@ -105,6 +105,13 @@ def test_nothing_is_predicted_with_weights_drawn_at_random(foreign: Path, caplog
     assert "at random" not in caplog.text  # means of tokens have no use for a pooler
 
 
+def test_weights_of_other_names_are_told_by_one(foreign: Path) -> None:
+    weights = load_file(foreign / "model.safetensors")
+    save_file({f"module.{name}": w for name, w in weights.items()}, foreign / "model.safetensors")
+    with pytest.raises(UserError, match=r"other names than BERT's \(module\.bert\.embeddings\."):
+        Predictor(str(foreign), make_mesh(1))
+
+
 def test_modules_make_a_sentence_encoder_of_a_masked_lm(tiny_model: Path, tmp_path: Path) -> None:
     config = BertConfig.from_json(tiny_model / "config.json")
     BertForMaskedLM.save_params(tmp_path, config, BertForMaskedLM.initial_params(config, jax.random.key(0)))

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import logging
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ _SPACELESS = r"[\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Ti
 # Categories of what is drawn with the character before it: accents, joiners, variation selectors.
 _DRAWN_WITH = ("Mn", "Mc", "Me", "Cf")
 _BERT_TOKENIZERS = tuple(f"{name}{fast}" for name in ("BertTokenizer", "DistilBertTokenizer") for fast in ("", "Fast"))
+log = logging.getLogger("jaxlm")
+
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -137,8 +140,8 @@ class TextTokenizer:
 
     @classmethod
     def load(cls, directory: Path) -> "TextTokenizer":
-        """Reads `tokenizer.json`, or makes it of `vocab.txt` and the tokens added to it, as transformers does: what
-        `tokenizer_config.json` says of a `BertTokenizer` goes before what `tokenizer.json` says.
+        """Reads `tokenizer.json`, or makes it of `vocab.txt`, and adds the tokens that the files beside it state, as
+        transformers does: what `tokenizer_config.json` says of a `BertTokenizer` goes before `tokenizer.json`.
 
         Raises:
           UserError: neither file is there, one is damaged, or words are not parted as BERT's are.
@@ -146,8 +149,7 @@ class TextTokenizer:
         directory = Path(directory)
         try:
             settings = _stated(directory / "special_tokens_map.json") | _stated(directory / "tokenizer_config.json")
-            settings = {key: value["content"] if isinstance(value, dict) and "content" in value else value
-                        for key, value in settings.items()}  # fmt: skip
+            settings = {key: _content(value) for key, value in settings.items()}
             model = _read_json(directory / "config.json")
             kind = settings.get("tokenizer_class") or model.get("tokenizer_class")
             _refuse_morphemes(settings, kind)
@@ -159,16 +161,14 @@ class TextTokenizer:
                     backend.normalizer = _bert_normalizer(settings)
                 if backend.post_processor is None:
                     backend.post_processor = _post_processor(backend, settings)
+                _add_tokens(backend, directory, settings, model.get("vocab_size"))
                 return cls(backend, settings)
             if (directory / "vocab.txt").is_file():
                 _refuse_pointer(directory / "vocab.txt")
                 lines = (directory / "vocab.txt").read_text(encoding="utf-8").split("\n")
                 vocab = {token.rstrip("\r"): number for number, token in enumerate(lines) if token.rstrip("\r")}
                 backend = _bert_backend(vocab, settings)
-                stated = settings.get("added_tokens_decoder") or {}
-                named = {token["content"]: int(number) for number, token in stated.items()}
-                added = named | _read_json(directory / "added_tokens.json")
-                _add_tokens(backend, {token: number for token, number in added.items() if token not in vocab})
+                _add_tokens(backend, directory, settings, model.get("vocab_size"))
                 return cls(backend, settings)
         except UserError as error:
             raise UserError(f"{directory}: {error}") from None
@@ -254,6 +254,7 @@ class TextTokenizer:
             "strip_accents": normalizer.get("strip_accents"),
             "tokenize_chinese_chars": normalizer.get("handle_chinese_chars", True),
             "model_max_length": max_length,
+            "truncation_side": self._settings.get("truncation_side", "right"),
             # BertTokenizer would split words its own way, whatever tokenizer.json says.
             "tokenizer_class": "BertTokenizer" if self._memory is not None else "PreTrainedTokenizerFast",
             "model_input_names": ["input_ids", *["token_type_ids"] * self.tells_pairs_apart, "attention_mask"],
@@ -264,8 +265,10 @@ class TextTokenizer:
         write_atomically(directory / "vocab.txt", "".join(f"{token}\n" for token in vocab))
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None, max_length: int = 512) -> Encoded:
-        """Encodes texts (or pairs) with [CLS] and [SEP], on all cores; pairs lose tokens from the longer one first."""
-        self._backend.enable_truncation(max_length, strategy="longest_first")
+        """Encodes texts (or pairs) with [CLS] and [SEP], on all cores; pairs lose tokens from the longer one first, at
+        the end unless the tokenizer's files say `truncation_side` left."""
+        side = self._settings.get("truncation_side", "right")
+        self._backend.enable_truncation(max_length, strategy="longest_first", direction=side)
         try:
             inputs = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
             encodings = self._backend.encode_batch_fast(inputs)
@@ -346,12 +349,48 @@ def _bert_normalizer(settings: dict) -> normalizers.BertNormalizer:
     )
 
 
-def _add_tokens(backend: tokenizers.Tokenizer, added: dict[str, int]) -> None:
-    """Adds tokens that older releases of transformers kept beside vocab.txt."""
-    for token, number in sorted(added.items(), key=lambda item: item[1]):
-        backend.add_tokens([token])
-        if (given := backend.token_to_id(token)) != number:
-            raise UserError(f"added_tokens.json gives {token} the id {number}; after vocab.txt it is {given}")
+def _content(token: Any) -> Any:
+    return token["content"] if isinstance(token, dict) and "content" in token else token
+
+
+def _added_token(token: str | dict[str, Any], special: bool) -> tokenizers.AddedToken:
+    if isinstance(token, str):
+        return tokenizers.AddedToken(token, special=special, normalized=not special)
+    flags = {name: bool(token.get(name)) for name in ("lstrip", "rstrip", "single_word")}
+    special = bool(token.get("special", special))
+    return tokenizers.AddedToken(
+        token["content"], special=special, normalized=bool(token.get("normalized", not special)), **flags
+    )
+
+
+def _add_tokens(backend: tokenizers.Tokenizer, directory: Path, settings: dict[str, Any], embedded: int | None) -> None:
+    """Adds the tokens that the files beside the vocabulary state and the backend lacks, in the order of their ids, and
+    those without one last; tokens of the vocabulary among them are no longer taken apart.
+
+    Args:
+      settings: of tokenizer_config.json and special_tokens_map.json.
+      embedded: tokens that the model has vectors for; None where no config.json says.
+    """
+    known = {token.content for token in backend.get_added_tokens_decoder().values()}
+    stated: dict[str, tuple[int | None, tokenizers.AddedToken]] = {}
+    for number, token in (settings.get("added_tokens_decoder") or {}).items():
+        stated[_content(token)] = int(number), _added_token(token, special=False)
+    for token, number in _read_json(directory / "added_tokens.json").items():
+        stated.setdefault(token, (int(number), _added_token(token, special=False)))
+    for name in ("additional_special_tokens", "extra_special_tokens"):
+        more = settings.get(name) or []
+        for token in more.values() if isinstance(more, dict) else more:
+            stated.setdefault(_content(token), (None, _added_token(token, special=True)))
+    size = backend.get_vocab_size()
+    for token, (number, added) in sorted(stated.items(), key=lambda item: size if item[1][0] is None else item[1][0]):
+        if token in known:
+            continue
+        if number is None and backend.token_to_id(token) is None and embedded and backend.get_vocab_size() >= embedded:
+            log.warning("%s names %s, but the model has no vector for it: it is read as text", directory, token)
+            continue
+        (backend.add_special_tokens if added.special else backend.add_tokens)([added])
+        if number is not None and (given := backend.token_to_id(token)) != number:
+            raise UserError(f"the files beside the vocabulary give {token} the id {number}; after it comes {given}")
 
 
 def _post_processor(backend: tokenizers.Tokenizer, settings: dict[str, Any]) -> processors.BertProcessing:

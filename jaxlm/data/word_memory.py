@@ -38,7 +38,7 @@ class WordMemory:
     @staticmethod
     def serves(backend: tokenizers.Tokenizer) -> bool:
         """Whether a tokenizer treats each word by itself: BERT's normaliser and pre-tokenizer, and no token with a
-        space in it."""
+        space or a Chinese character in it, or that looks at what is beside it."""
         content = json.loads(backend.to_str())
         normalizer = content.get("normalizer") or {}
         return (
@@ -46,7 +46,10 @@ class WordMemory:
             and bool(normalizer.get("clean_text"))
             and (content.get("pre_tokenizer") or {}).get("type") == "BertPreTokenizer"
             and content["model"]["type"] == "WordPiece"
-            and not any(re.search(r"\s", token["content"]) for token in content["added_tokens"])
+            and not any(
+                token["single_word"] or re.search(r"\s", token["content"]) or _CHINESE.search(token["content"])
+                for token in content["added_tokens"]
+            )
         )
 
     def tokenize(self, texts: Sequence[str]) -> list[bytes]:

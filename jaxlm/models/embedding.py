@@ -166,6 +166,8 @@ def _read_prompts(path: Path, *, normalised: bool) -> tuple[tuple[str, str], ...
     values = _read_object(path) if path.is_file() else {}
     if (name := values.get("default_prompt_name")) is not None:
         raise CheckpointError(f"{path}: default_prompt_name is {name!r}; jaxlm puts no prompt before a text by itself")
+    if (width := values.get("truncate_dim")) is not None:
+        raise CheckpointError(f"{path}: truncate_dim is {width!r}; jaxlm gives whole vectors")
     prompts = values.get("prompts")
     prompts = prompts if isinstance(prompts, dict) else {}
     prompts = {name: text for name, text in prompts.items() if isinstance(text, str)}
@@ -178,7 +180,10 @@ def _read_prompts(path: Path, *, normalised: bool) -> tuple[tuple[str, str], ...
 
 
 def _read_max_length(directory: Path) -> int | None:
-    path = directory / "sentence_bert_config.json"
+    # Old releases named the file after the model's class; sentence-transformers looks for them in this order.
+    kinds = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+    paths = [directory / f"sentence_{kind}_config.json" for kind in kinds]
+    path = next((path for path in paths if path.is_file()), paths[0])
     values = _read_object(path) if path.is_file() else {}
     if values.get("do_lower_case"):
         tokenizer = directory / "tokenizer_config.json"

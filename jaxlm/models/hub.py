@@ -21,7 +21,7 @@ from jaxlm.models.weights import INDEX, MAX_SHARD_SIZE, SINGLE, Source, is_write
 log = logging.getLogger("jaxlm")
 
 WEIGHT_FILES = (SINGLE, INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json")
-SENTENCE_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json",
+SENTENCE_FILES = ("modules.json", "sentence_*_config.json", "config_sentence_transformers.json",
                   "*_Pooling/config.json")  # fmt: skip
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json",
                    "added_tokens.json")  # fmt: skip

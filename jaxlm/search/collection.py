@@ -15,7 +15,7 @@ from jaxlm.data.files import Row
 from jaxlm.data.header import looks_like_header
 from jaxlm.data.labels import label_name
 from jaxlm.data.schemes import is_scheme
-from jaxlm.data.sources import Problems
+from jaxlm.data.sources import Problems, counted
 from jaxlm.errors import UserError
 
 log = logging.getLogger("jaxlm")
@@ -128,7 +128,9 @@ class Reader:
                 yield entry
         if not seen:
             names = ", ".join(map(str, self._paths))
-            raise UserError(f"{names}: nothing to read" + (f" ({self.skipped})" if self.skipped else ""))
+            raise UserError(
+                f"{names}: nothing to read" + (f" (left out: {counted(self.skipped)})" if self.skipped else "")
+            )
 
     def _entry(self, path: Path, row: Row, places: "_Places") -> Entry:
         """`ValueError(problem, detail)` where the row holds none."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from jaxlm.errors import UserError
 from jaxlm.models import BertConfig, hub
 from jaxlm.models.embedding import has_modules
+from jaxlm.models.names import canonical
 from jaxlm.tasks.base import Task
 from jaxlm.tasks.classification import Classification
 from jaxlm.tasks.embedding import Embedding
@@ -44,6 +45,11 @@ def task_of(directory: Path, config: BertConfig) -> type[Task]:
         return TASKS[named]
     if config.architecture in (None, "BertModel", "BertForMaskedLM", "BertForPreTraining") and has_modules(directory):
         return Embedding
+    names = hub.read_tensors(directory, values=False)
+    if strange := next(
+        (name for name in names if "embeddings." in name and not canonical(name).startswith("bert.")), ""
+    ):
+        raise UserError(f"{directory} has weights of other names than BERT's ({strange}; bert.embeddings... is meant)")
     heads = hub.heads_in(directory)
     if {"intent classifier", "slot classifier"} <= heads:
         return IntentAndSlots

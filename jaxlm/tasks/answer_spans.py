@@ -65,21 +65,15 @@ def find_answers(
         spans, context = windows.spans[row], windows.table.contexts[row]
         best_window = widest_view(windows.first[one:end], windows.size[one:end], len(spans))
         nulls = start_logits[offsets[one:end]].astype(np.float64) + end_logits[offsets[one:end]]
-        found: list[tuple[float, int, int]] = []
+        scored: list[tuple[np.ndarray, np.ndarray, int]] = []
         for window in range(one, end):
             first, count = int(windows.first[window]), int(windows.size[window])
             here = int(offsets[window] + windows.before[window])
             starts = start_logits[here : here + count].astype(np.float64)
             starts[best_window[first : first + count] != window - one] = -np.inf
-            found += _best_pairs(starts, end_logits[here : here + count], first, settings)
-        answers: dict[str, Candidate] = {}
-        for score, start, last in sorted(found, key=lambda pair: (-pair[0], pair[1], pair[2])):
-            left, right = int(spans[start, 0]), int(spans[last, 1])
-            text = context[left:right]
-            answers.setdefault(text, Candidate(text, left, right, score))
-            if len(answers) == settings.n_best:
-                break
-        yield Candidates(list(answers.values()), Candidate("", None, None, float(nulls.min())))
+            scored.append((starts, end_logits[here : here + count].astype(np.float64), first))
+        answers = _best_answers(scored, spans, context, settings)
+        yield Candidates(answers, Candidate("", None, None, float(nulls.min())))
 
 
 def widest_view(first: np.ndarray, count: np.ndarray, tokens: int) -> np.ndarray:
@@ -94,16 +88,48 @@ def widest_view(first: np.ndarray, count: np.ndarray, tokens: int) -> np.ndarray
     return np.where((place >= first) & (place < first + count), view, -np.inf).argmax(0)
 
 
+def _best_answers(
+    scored: list[tuple[np.ndarray, np.ndarray, int]], spans: np.ndarray, context: str, settings: AnswerSettings
+) -> list[Candidate]:
+    """The best `n_best` that differ in their text, of equal ones the earliest.
+
+    Args:
+      scored: of each window the scores of starts and of ends, and which token of the context they begin with.
+      spans: `[tokens, 2]`, the characters of the context's tokens.
+    """
+    most = settings.n_best + 1
+    while True:
+        found: list[tuple[float, int, int]] = []
+        left_out = -np.inf  # no pair that was left out scores more
+        for starts, ends, first in scored:
+            pairs = _best_pairs(starts, ends, first, settings.max_answer_length, most)
+            if len(pairs) == most:
+                left_out = max(left_out, min(pairs)[0])
+            found += pairs
+        answers: dict[str, Candidate] = {}
+        for score, start, last in sorted(found, key=lambda pair: (-pair[0], pair[1], pair[2])):
+            left, right = int(spans[start, 0]), int(spans[last, 1])
+            text = context[left:right]
+            answers.setdefault(text, Candidate(text, left, right, score))
+            if len(answers) == settings.n_best:
+                break
+        listed = list(answers.values())
+        if left_out == -np.inf or (len(listed) == settings.n_best and listed[-1].score > left_out):
+            return listed
+        most *= 8  # the same words again and again, or equal scores
+
+
 def _best_pairs(
-    starts: np.ndarray, ends: np.ndarray, first: int, settings: AnswerSettings
+    starts: np.ndarray, ends: np.ndarray, first: int, longest: int, most: int
 ) -> list[tuple[float, int, int]]:
-    """The best (score, first token, last token) of a window whose context begins with token `first`."""
+    """The best (score, first token, last token) of a window whose context begins with token `first`; at most `most`
+    of them, fewer where there are no others."""
     if not len(starts):
         return []
-    longest = min(settings.max_answer_length, len(starts))
-    padded = np.concatenate([ends.astype(np.float64), np.full(longest - 1, -np.inf)])
+    longest = min(longest, len(starts))
+    padded = np.concatenate([ends, np.full(longest - 1, -np.inf)])
     scores = (starts[:, None] + np.lib.stride_tricks.sliding_window_view(padded, longest)).ravel()
-    most = min(settings.n_best, len(scores))
+    most = min(most, len(scores))
     best = np.argpartition(-scores, most - 1)[:most]
     pairs = zip(scores[best].tolist(), (first + best // longest).tolist(), (best % longest).tolist(), strict=True)
     return [(score, start, start + more) for score, start, more in pairs if score > -np.inf]

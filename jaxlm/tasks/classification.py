@@ -1,6 +1,7 @@
 """Text classification: a text, or a pair, has one of several labels, or, where that is asked for, none of them."""
 
 import dataclasses
+import logging
 import re
 from collections.abc import Sequence
 from typing import Any, Self
@@ -17,6 +18,8 @@ from jaxlm.errors import UserError
 from jaxlm.models import BertConfig
 from jaxlm.tasks.base import Metrics
 from jaxlm.tasks.sequence import SequenceTask, listing
+
+log = logging.getLogger("jaxlm")
 
 _MANY = 10  # rows, of which some have the same label
 
@@ -45,10 +48,22 @@ def in_order(names: set[str]) -> list[str]:
     return sorted(names, key=key)
 
 
-def model_labels(shape: BertConfig, labels: list[str]) -> list[str]:
-    """`labels` in the order of the model's own, where it knows exactly these."""
+def model_labels(shape: BertConfig, labels: list[str], *, new_head: bool) -> list[str]:
+    """`labels` in the order of the model's own classes, as far as it has them: its classifier goes on where it has as
+    many. Of two classes the order is the files': it says which one F1 is of."""
     own = list(shape.id2label.values())
-    return own if sorted(own) == sorted(labels) else labels
+    if sorted(own) == sorted(labels):
+        return own
+    if new_head or len(own) != len(labels) or own == [f"LABEL_{number}" for number in range(len(own))]:
+        return labels
+    new = [label for label in labels if label not in own]
+    others = iter(new)
+    gone = [label for label in own if label not in labels]
+    log.warning(
+        "the model's config has other classes (%s) in place of %s: they start from its classifier, if it has one, "
+        "unless --model.new_head starts a new one", listing(gone), listing(new),
+    )  # fmt: skip
+    return labels if len(own) == 2 else [label if label in labels else next(others) for label in own]
 
 
 _NONE_OF_THEM = -1
@@ -101,7 +116,7 @@ class Classification(SequenceTask):
                 f"{train.source}: each of {len(train)} rows has a label of its own, such as {names[0]!r}; if that is "
                 "the label, choose its column with --data.label"
             )
-        task = cls(stage, tokenizer, model_labels(shape, names), out_of_scope)
+        task = cls(stage, tokenizer, model_labels(shape, names, new_head=stage.model.new_head), out_of_scope)
         task._awaits_dev = out_of_scope is not None
         return task
 
@@ -163,7 +178,7 @@ class Classification(SequenceTask):
         order = np.argsort(confidence, kind="stable")
         below = np.concatenate([[0], np.cumsum(truth[order] == _NONE_OF_THEM)])
         above = right.sum() - np.concatenate([[0], np.cumsum(right[order])])
-        ranked = np.concatenate([[0.0], confidence[order], [1.0]])
+        ranked = np.concatenate([[0.0], confidence[order], [2.0]])  # all may lie below, also those that are sure
         told = below + above
         told[1:-1][ranked[1:-2] == ranked[2:-1]] = -1  # equal confidences cannot be parted
         count = int(np.argmax(told))
@@ -188,7 +203,8 @@ class Classification(SequenceTask):
             "accuracy": float((guess == truth).mean()),
             "macro_f1": float(f1[(support > 0) | np.isin(numbers, guess)].mean()),  # of classes that occur
             "majority_accuracy": float(support.max() / support.sum()),
-            "matthews_correlation": float(matthews_corrcoef(truth, guess)),
+            # 0 by definition; scikit-learn warns of it.
+            "matthews_correlation": float(matthews_corrcoef(truth, guess)) if (guess != truth[0]).any() else 0.0,
             "examples": len(truth),
         }
         if len(names) == 2:

@@ -1,6 +1,7 @@
 """Sentence embeddings: texts that belong together get vectors that point the same way."""
 
 import dataclasses
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
@@ -22,6 +23,8 @@ from jaxlm.models.embedding import unit
 from jaxlm.tasks.base import DeviceBatch, Metrics, Outputs, Task, model_inputs
 from jaxlm.tasks.pairs import contrastive_losses, cosent_loss, cosines, pair_metrics, score_metrics
 from jaxlm.training.flops import train_flops
+
+log = logging.getLogger("jaxlm")
 
 
 class Embedding(Task):
@@ -202,6 +205,9 @@ class Embedding(Task):
         if "scores" in examples.targets:
             scores = np.array([float(label) for label in examples.records.labels])
             return score_metrics(groups, scores, self.settings)
+        if self.settings.loss != "contrastive":
+            log.warning("%s has no column of scores, which the model learnt from: it is judged as pairs that belong "
+                        "together are (--data.label NAME chooses a column)", examples.source)  # fmt: skip
         return pair_metrics(groups, _grouped(examples.targets["same_texts"], examples.group), self.settings)
 
     def predictions(self, outputs: dict[str, np.ndarray], examples: Examples) -> Iterator[dict[str, Any]]:

@@ -53,7 +53,9 @@ class MultiLabel(SequenceTask):
                 "%s: no text has two labels, and most names have spaces, as %r has; labels are parted by commas, "
                 "semicolons or bars", train.source, max(in_order(found), key=len),
             )  # fmt: skip
-        return cls(stage, tokenizer, model_labels(shape, train.label_names or in_order(found)))
+        return cls(
+            stage, tokenizer, model_labels(shape, train.label_names or in_order(found), new_head=stage.model.new_head)
+        )
 
     @classmethod
     def for_model(cls, stage: Stage, tokenizer: TextTokenizer, config: BertConfig) -> Self:

@@ -62,6 +62,8 @@ class QuestionAnswering(Task):
     def for_model(cls, stage: Stage, tokenizer: TextTokenizer, config: BertConfig) -> Self:
         facts = config.facts
         settings = {name: int(facts[name]) for name in _REMEMBERED if name in facts}
+        half = (stage.data.max_length - SPECIAL_TOKENS) // 2  # of a model of few positions that others trained
+        settings.setdefault("max_question_length", max(min(stage.qa.max_question_length, half), 1))
         stage = dataclasses.replace(stage, qa=AnswerSettings(**settings))
         return cls(stage, tokenizer, unanswerable=facts.get("unanswerable"),
                    null_threshold=float(facts.get("null_threshold", 0.0)))  # fmt: skip

@@ -52,7 +52,8 @@ def best_threshold(scores: np.ndarray, null_differences: np.ndarray, answerable:
 
     As `find_best_thresh` of evaluate-v2.0.py: with the questions in the order of their differences, the first place
     that is best. That script returns the difference before it, and starts from 0 as if differences were probabilities;
-    here it is halfway to the next difference, so that rounding does not move a question to the other side.
+    here it is halfway to the next difference, so that rounding does not move a question to the other side, and never
+    between equal differences, which no threshold parts (the script's score then cannot be reached).
 
     Args:
       scores: `[questions]`, exact match or F1 of each question's best answer, were one given.
@@ -62,7 +63,8 @@ def best_threshold(scores: np.ndarray, null_differences: np.ndarray, answerable:
     order = np.argsort(null_differences, kind="stable")
     gains = np.where(answerable, scores, -1.0)[order]
     totals = (~answerable).sum() + np.concatenate([[0.0], np.cumsum(gains)])
-    best = int(np.argmax(totals))
     ranked = null_differences[order]
+    totals[1:-1][ranked[:-1] == ranked[1:]] = -1.0
+    best = int(np.argmax(totals))
     bounds = np.concatenate([[ranked[0] - 2.0], ranked, [ranked[-1] + 2.0]])
     return float(bounds[best : best + 2].mean()), float(100.0 * totals[best] / len(scores))

@@ -106,7 +106,8 @@ def write_vectors(path: Path, texts: list[str], embedder: "Embedder", console: "
     import jax
     import numpy as np
 
-    partial = path.with_name(f".{path.name}.partial")
+    target = path.resolve()  # of a link, what it points to
+    partial = target.with_name(f".{target.name}.partial")
     writes = jax.process_index() == 0
     shape = (len(texts), embedder.config.hidden_size)
     started = said = time.perf_counter()
@@ -124,7 +125,7 @@ def write_vectors(path: Path, texts: list[str], embedder: "Embedder", console: "
                 console.say(f"embedding: {done}/{len(texts)} texts, {speed:.0f} texts/s")
         if vectors is not None:
             vectors.flush()
-            os.replace(partial, path)
+            os.replace(partial, target)
     except BaseException:
         if writes:
             partial.unlink(missing_ok=True)

@@ -46,7 +46,7 @@ def run(arguments: list[str]) -> int:
     if distributed.join(args.mesh).processes > 1 and not args.text and not args.input:
         raise UserError("several processes cannot share standard input; pass --input FILE")
     if args.input and not Path(args.input).exists():
-        raise UserError(f"--input {args.input}: no such file")
+        raise UserError(f"--input {args.input}: no such file (without --input, texts come from standard input)")
     if args.text_pair and len(args.text_pair) != len(args.text):
         raise UserError(f"{len(args.text)} --text and {len(args.text_pair)} --text_pair; each text needs its own")
     if not all(text.strip() for text in (*args.text, *args.text_pair)):

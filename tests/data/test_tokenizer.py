@@ -153,7 +153,7 @@ def test_tokens_that_were_added_beside_a_vocabulary_file(vocab_directory: Path) 
     as_transformers(vocab_directory, vocab_directory / "exported", [*TEXTS, "the [ENT] and the cafe"])
     assert added["[ENT]"] in TextTokenizer.load(vocab_directory).encode(["a [ENT]"]).input_ids
     (vocab_directory / "added_tokens.json").write_text('{"[ENT]": 3}')
-    with pytest.raises(UserError, match=r"added_tokens.json gives \[ENT\] the id 3; after vocab.txt it is 30"):
+    with pytest.raises(UserError, match=r"give \[ENT\] the id 3; after it comes 30"):
         TextTokenizer.load(vocab_directory)
 
 
@@ -164,6 +164,72 @@ def test_tokens_that_the_config_adds_to_a_vocabulary_file(vocab_directory: Path)
     (vocab_directory / "tokenizer_config.json").write_text(json.dumps(told))
     as_transformers(vocab_directory, vocab_directory / "exported", ["the [ENT] and the cafe", "a tab"])
     assert number in TextTokenizer.load(vocab_directory).encode(["a [ENT]"]).input_ids
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["vocab.txt", "tokenizer.json"])
+@pytest.mark.parametrize(
+    ("file", "stated"),
+    [
+        ("tokenizer_config.json", {"additional_special_tokens": ["[un]", "<e1>"]}),
+        ("tokenizer_config.json", {"extra_special_tokens": ["[un]", "<e1>"]}),
+        ("special_tokens_map.json", {"additional_special_tokens": ["[un]", "<e1>"]}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {
+            "30": {"content": "[un]", "special": True, "normalized": False},
+            "31": {"content": "<e1>", "special": False, "normalized": False, "single_word": True}}}),
+        ("added_tokens.json", {"<e1>": 31}),
+    ],
+    ids=["additional", "extra", "map", "decoder", "added"],
+)  # fmt: skip
+def test_added_tokens_stay_whole_wherever_they_are_stated(
+    vocab_directory: Path, file: str, stated: dict[str, object], whole: bool
+) -> None:
+    told = {"tokenizer_class": "BertTokenizer", "do_lower_case": True}
+    with (vocab_directory / "vocab.txt").open("a") as vocab:
+        vocab.write("[un]\n")
+    if whole:
+        TextTokenizer.load(vocab_directory).save(vocab_directory, max_length=64)
+    content = stated | (told if file == "tokenizer_config.json" else {})
+    (vocab_directory / "tokenizer_config.json").write_text(json.dumps(told))
+    (vocab_directory / file).write_text(json.dumps(content))
+    texts = ["the [un] cafe <e1>tab", "un [UN] <E1> a<e1>a", "two [un]it"]
+    as_transformers(vocab_directory, vocab_directory / "exported", texts)
+    loaded = TextTokenizer.load(vocab_directory)
+    assert 31 in loaded.encode(["it <e1>"]).input_ids
+    assert loaded.tokenize_texts(texts) == [
+        loaded.encode([text]).input_ids[1:-1].astype(loaded.token_dtype).tobytes() for text in texts
+    ]
+
+
+def test_a_token_that_the_model_has_no_vector_for_is_read_as_text(
+    vocab_directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = TextTokenizer.load(vocab_directory).encode(["it <e1>"]).input_ids.tolist()
+    (vocab_directory / "special_tokens_map.json").write_text('{"additional_special_tokens": ["<e1>"]}')
+    for size, added in ((5 + len(WORDS), False), (6 + len(WORDS), True)):
+        (vocab_directory / "config.json").write_text(json.dumps({"model_type": "bert", "vocab_size": size}))
+        caplog.clear()
+        found = TextTokenizer.load(vocab_directory).encode(["it <e1>"]).input_ids.tolist()
+        assert (found != before, "names <e1>, but the model has no vector" not in caplog.text) == (added, added)
+
+
+def test_texts_are_cut_on_the_side_that_the_files_say(vocab_directory: Path) -> None:
+    for side in ("left", "right"):
+        told = {"tokenizer_class": "BertTokenizer", "truncation_side": side}
+        (vocab_directory / "tokenizer_config.json").write_text(json.dumps(told))
+        loaded = TextTokenizer.load(vocab_directory)
+        loaded.save(vocab_directory / side, max_length=5)
+        for directory in (vocab_directory, vocab_directory / side):
+            reference = AutoTokenizer.from_pretrained(directory)
+            own = TextTokenizer.load(directory)
+            text, pair = "the cafe isn it two", "tab is un and a"
+            assert (
+                own.encode([text], max_length=5).input_ids.tolist()
+                == (reference(text, truncation=True, max_length=5)["input_ids"])
+            )
+            assert (
+                own.encode([text], [pair], max_length=8).input_ids.tolist()
+                == (reference(text, pair, truncation=True, max_length=8)["input_ids"])
+            )
 
 
 @pytest.mark.parametrize("file", ["tokenizer_config.json", "special_tokens_map.json"])

@@ -166,6 +166,7 @@ BROKEN: dict[str, tuple[str, Any, str]] = {
     "width": ("1_Pooling/config.json", {"word_embedding_dimension": 7}, "pools vectors of 7 numbers"),
     "prompt left out": ("1_Pooling/config.json", {"include_prompt": False}, "include_prompt is off"),
     "prompt": ("config_sentence_transformers.json", {"default_prompt_name": "query"}, "default_prompt_name is 'query'"),
+    "width of vectors": ("config_sentence_transformers.json", {"truncate_dim": 16}, "truncate_dim is 16"),
     "length": ("sentence_bert_config.json", {"max_seq_length": "long"}, "max_seq_length is 'long'"),
     "lower case": ("sentence_bert_config.json", {"do_lower_case": True}, "do_lower_case is on"),
 }
@@ -182,6 +183,15 @@ def test_what_cannot_be_computed_is_refused_by_name(saved: Path, name: str) -> N
     with pytest.raises(CheckpointError, match=message) as error:
         SentenceEncoder.from_pretrained(saved)
     assert file.split("/")[-1] in str(error.value)
+
+
+def test_the_longest_text_is_read_from_files_of_old_names_too(saved: Path) -> None:
+    (saved / "sentence_bert_config.json").unlink()
+    (saved / "sentence_roberta_config.json").write_text('{"max_seq_length": 9}')
+    (saved / "sentence_distilbert_config.json").write_text('{"max_seq_length": 8}')
+    assert SentenceEncoder.read_config(saved).pooling.max_length == 9
+    (saved / "sentence_bert_config.json").write_text('{"max_seq_length": 7}')
+    assert SentenceEncoder.read_config(saved).pooling.max_length == 7
 
 
 def test_an_encoder_in_a_folder_of_its_own_is_refused_with_what_to_do(saved: Path) -> None:

@@ -85,6 +85,30 @@ def test_the_same_text_in_two_places_is_one_answer() -> None:
     assert sorted(candidate.text for candidate in found.answers) == ["a", "a a"]
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_as_many_answers_are_listed_as_there_are_and_of_equal_ones_the_earliest(seed: int) -> None:
+    windows, offsets, starts, ends = problem(10, 4)
+    words = [*"aaabaaaacaaaaadaaaaaaea"]
+    context = " ".join(words)
+    windows = windows._replace(table=QuestionTable("file", ["?"], [context], None, ["line 1"], ids=["7"]))
+    starts, ends = np.random.default_rng(seed).integers(0, 4, (2, len(starts))).astype(np.float32)
+    settings = AnswerSettings(max_answer_length=3, n_best=8)
+    best = widest_view(windows.first, windows.size, TOKENS)
+    score: dict[str, tuple[float, int, int]] = {}
+    for start, more in itertools.product(range(TOKENS), range(3)):
+        window, end = best[start], start + more
+        if end < windows.first[window] + windows.size[window]:
+            here = offsets[window] + BEFORE - windows.first[window]
+            key = -float(starts[here + start] + ends[here + end]), start, end
+            text = context[2 * start : 2 * end + 1]
+            score[text] = min(score.get(text, key), key)
+    expected = sorted(score.items(), key=lambda item: item[1])[:8]
+    found = next(find_answers(windows, offsets, starts, ends, settings)).answers
+    assert [(candidate.text, candidate.start, -candidate.score) for candidate in found] == [
+        (text, 2 * start, minus) for text, (minus, start, _) in expected
+    ]
+
+
 def test_a_context_without_tokens_has_no_answer() -> None:
     zero = np.zeros(1, np.int64)
     table = QuestionTable("file", ["?"], ["\u200b"], None, ["line 1"], ids=["7"])

@@ -12,8 +12,8 @@ from jaxlm.data.loader import Examples
 from jaxlm.data.sources import Table
 from jaxlm.data.tokenizer import TextTokenizer
 from jaxlm.errors import UserError
-from jaxlm.models import SequenceClassifierOutput
-from jaxlm.tasks.classification import Classification, label_names
+from jaxlm.models import BertConfig, SequenceClassifierOutput
+from jaxlm.tasks.classification import Classification, label_names, model_labels
 
 LABELS = ["a", "b", "c"]
 
@@ -68,6 +68,16 @@ def test_metrics_are_scikit_learns(tokenizer: TextTokenizer) -> None:
     assert metrics["majority_accuracy"] == np.bincount(truth).max() / 50
 
 
+@pytest.mark.parametrize("truth", [[1, 1, 1], [1, 0, 1]])
+def test_one_class_alone_is_no_warning(
+    tokenizer: TextTokenizer, truth: list[int], recwarn: pytest.WarningsRecorder
+) -> None:
+    none = np.zeros(0)
+    examples = Examples(none, none, np.arange(4), {"labels": np.array(truth, np.int32)}, [""] * 3, "file")
+    found = Classification(Config(), tokenizer, LABELS).metrics({}, {"logits": np.eye(3)[[1, 1, 1]]}, examples)
+    assert (found["matthews_correlation"], list(recwarn)) == (0.0, [])
+
+
 def test_macro_f1_is_scikit_learns_where_a_class_does_not_occur(tokenizer: TextTokenizer) -> None:
     truth, guess = [LABELS[0], LABELS[0], LABELS[1]], [0, 1, 1]
     task = Classification(Config(), tokenizer, LABELS)
@@ -87,6 +97,26 @@ def test_labels_are_ordered_as_numbers_as_names_or_as_the_source_says() -> None:
     assert label_names(table(["no", "yes"], ["yes", "no", "maybe"])) == ["yes", "no", "maybe"]
     with pytest.raises(UserError, match="only 'x'"):
         label_names(table(["x", "x"]))
+
+
+@pytest.mark.parametrize(
+    ("own", "labels", "new_head", "expected"),
+    [
+        (["c", "a", "b"], ["a", "b", "c"], False, ["c", "a", "b"]),  # the same ones
+        (["a", "b", "c"], ["b", "c", "d"], False, ["d", "b", "c"]),  # rows of the classifier stay with their classes
+        (["a", "b", "c"], ["b", "c", "d"], True, ["b", "c", "d"]),
+        (["LABEL_0", "LABEL_1", "LABEL_2"], ["b", "c", "d"], False, ["b", "c", "d"]),
+        (["a", "b", "c"], ["b", "c"], False, ["b", "c"]),
+        (["0", "1"], ["1", "2"], False, ["1", "2"]),
+    ],
+)
+def test_known_classes_keep_their_place_in_a_classifier(
+    own: list[str], labels: list[str], new_head: bool, expected: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    shape = BertConfig(vocab_size=50, id2label=dict(enumerate(own)))
+    assert model_labels(shape, labels, new_head=new_head) == expected
+    told = len(own) == len(labels) and set(own) != set(labels) and not new_head and own[0] != "LABEL_0"
+    assert ("has other classes" in caplog.text) == told
 
 
 def test_an_unknown_label_is_an_error_with_its_place_or_left_out(tokenizer: TextTokenizer) -> None:

@@ -241,6 +241,13 @@ def test_whether_others_models_may_say_nothing_is_told_by_the_questions(prepared
         assert task.unanswerable == may
 
 
+def test_a_model_of_few_positions_shares_them_between_question_and_context(prepared: Prepared) -> None:
+    few = dataclasses.replace(Config(), data=dataclasses.replace(STAGE.data, max_length=43))
+    for facts, expected in (({}, 20), ({"max_question_length": 8}, 8)):
+        task = QuestionAnswering.for_model(few, prepared.task.tokenizer, dataclasses.replace(SHAPE, facts=facts))
+        assert task.stage.qa.max_question_length == expected
+
+
 def test_a_tokenizer_without_token_types_gives_questions_none(prepared: Prepared, films: Path) -> None:
     """As in transformers, by `model_input_names`."""
     table = read_questions(str(films), "train", STAGE.data)

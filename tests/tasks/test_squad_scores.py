@@ -35,6 +35,20 @@ def test_the_best_threshold_parts_the_questions_where_the_official_script_does(n
     assert best == pytest.approx(OFFICIAL["best"][name], abs=1e-9)
 
 
+def test_equal_differences_are_not_parted() -> None:
+    draw = np.random.default_rng(0)
+    for _ in range(300):
+        answerable = draw.random(6) < 0.5
+        scores, differences = np.where(answerable, draw.random(6), 0.0), draw.integers(-1, 3, 6).astype(np.float64)
+        threshold, best = best_threshold(scores, differences, answerable)
+
+        def reached(limit: float) -> float:
+            return 100 * float(np.where(differences <= limit, scores, ~answerable).mean())  # noqa: B023
+
+        assert reached(threshold) == pytest.approx(best)
+        assert best == pytest.approx(max(reached(limit) for limit in np.arange(-2.5, 4)))
+
+
 def test_where_no_answer_is_ever_right_every_question_is_said_to_have_none() -> None:
     threshold, best = best_threshold(np.zeros(3), np.array([-5.0, 1.0, -2.0]), np.array([True, False, False]))
     assert threshold < -5
