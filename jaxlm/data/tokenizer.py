@@ -388,7 +388,7 @@ def _add_tokens(backend: tokenizers.Tokenizer, directory: Path, settings: dict[s
         if number is None and backend.token_to_id(token) is None and embedded and backend.get_vocab_size() >= embedded:
             log.warning("%s names %s, but the model has no vector for it: it is read as text", directory, token)
             continue
-        (backend.add_special_tokens if added.special else backend.add_tokens)([added])
+        backend.add_tokens([added])
         if number is not None and (given := backend.token_to_id(token)) != number:
             raise UserError(f"the files beside the vocabulary give {token} the id {number}; after it comes {given}")
 

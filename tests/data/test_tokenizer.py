@@ -191,7 +191,7 @@ def test_added_tokens_stay_whole_wherever_they_are_stated(
     content = stated | (told if file == "tokenizer_config.json" else {})
     (vocab_directory / "tokenizer_config.json").write_text(json.dumps(told))
     (vocab_directory / file).write_text(json.dumps(content))
-    texts = ["the [un] cafe <e1>tab", "un [UN] <E1> a<e1>a", "two [un]it"]
+    texts = ["the [un] cafe <e1>tab", "un [UN] <E1> a<e1>a", "two [un]it", "数<e1>据"]
     as_transformers(vocab_directory, vocab_directory / "exported", texts)
     loaded = TextTokenizer.load(vocab_directory)
     assert 31 in loaded.encode(["it <e1>"]).input_ids
@@ -218,6 +218,7 @@ def test_texts_are_cut_on_the_side_that_the_files_say(vocab_directory: Path) -> 
         (vocab_directory / "tokenizer_config.json").write_text(json.dumps(told))
         loaded = TextTokenizer.load(vocab_directory)
         loaded.save(vocab_directory / side, max_length=5)
+        assert json.loads((vocab_directory / side / "tokenizer_config.json").read_text())["truncation_side"] == side
         for directory in (vocab_directory, vocab_directory / side):
             reference = AutoTokenizer.from_pretrained(directory)
             own = TextTokenizer.load(directory)

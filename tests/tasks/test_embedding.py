@@ -20,7 +20,7 @@ from sklearn.metrics import label_ranking_average_precision_score
 from jaxlm import cli
 from jaxlm.config import Config, DataSettings, EmbeddingSettings, ModelSettings, TrainSettings
 from jaxlm.config_checks import validate
-from jaxlm.data.loader import Batches, make_batches
+from jaxlm.data.loader import Batches, Examples, make_batches
 from jaxlm.data.sources import Table
 from jaxlm.data.text_groups import read_groups
 from jaxlm.data.tokenizer import TextTokenizer
@@ -485,6 +485,17 @@ def test_pairs_chosen_by_a_label_may_be_judged_by_scores(tokenizer: TextTokenize
         assert found.targets["scores"][::2].tolist() == [0, 1, 2, 3, 4, 5]
         assert task.examples(labelled)[0].groups == 3
     assert trained.metric == "spearman"
+
+
+@pytest.mark.parametrize("loss", ["contrastive", "cosine"])
+def test_a_model_that_learnt_scores_says_where_a_file_has_none(
+    tokenizer: TextTokenizer, loss: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = Embedding(stage(loss), tokenizer, EmbeddingSettings(loss=loss, lowest=0.0, highest=5.0), 2)
+    none = np.zeros(0)
+    examples = Examples(none, none, np.arange(9), {"same_texts": np.arange(8)}, [""] * 8, "pairs.tsv", group=2)
+    assert "mrr" in task.metrics({}, {"vectors": random_vectors(4, 2).reshape(8, -1)}, examples)
+    assert ("pairs.tsv has no column of scores" in caplog.text) == (loss == "cosine")
 
 
 def test_pooling_is_that_of_the_weights_unless_told(tokenizer: TextTokenizer) -> None:
